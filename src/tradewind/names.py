@@ -1,0 +1,51 @@
+"""Every environment variable, exit code, file name and metric name that crosses a process boundary."""
+
+import enum
+
+ENV_HOME = "TRADEWIND_HOME"
+"""Folder of the local store, blobs and run folders; `~/.tradewind` when unset."""
+ENV_STORE = "TRADEWIND_STORE"
+"""URL of the store; `sqlite:///$TRADEWIND_HOME/store.db` when unset."""
+ENV_BLOBS = "TRADEWIND_BLOBS"
+"""URL or folder of the blob store; `$TRADEWIND_HOME/blobs` when unset."""
+ENV_RUN = "TRADEWIND_RUN"
+"""Id of the run, set in every worker."""
+ENV_ATTEMPT = "TRADEWIND_ATTEMPT"
+"""Index of the attempt, from 0, set in every worker."""
+ENV_RUN_DIR = "TRADEWIND_RUN_DIR"
+"""The run's folder, set in every worker; checkpoints live in its `checkpoints/`."""
+ENV_JOURNAL = "TRADEWIND_JOURNAL"
+"""File to which this worker appends its journal, one JSON object a line."""
+
+ENVIRONMENT = (ENV_HOME, ENV_STORE, ENV_BLOBS, ENV_RUN, ENV_ATTEMPT, ENV_RUN_DIR, ENV_JOURNAL)
+
+
+class ExitCode(enum.IntEnum):
+    """What a process's exit says to whoever started it."""
+
+    OK = 0
+    FAILED = 1
+    """Failed; a retry may help."""
+    USAGE = 2
+    """The command line or a spec is wrong; nothing was done."""
+    NOT_FOUND = 3
+    """The run, model or endpoint that was named does not exist."""
+    REFUSED = 4
+    """A gate, a verdict or an integrity check said no."""
+    NO_VERDICT = 5
+    """A measurement could not be trusted, so no verdict was given."""
+    DO_NOT_RETRY = 65
+    """The same input will fail again (BSD `EX_DATAERR`)."""
+    REQUEUE = 75
+    """Preempted: state is committed, run me again (BSD `EX_TEMPFAIL`)."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C (128 + SIGINT)."""
+
+
+CHECKPOINTS_DIR = "checkpoints"
+LOGS_DIR = "logs"
+JOURNAL_DIR = "journal"
+MANIFEST = "manifest.json"
+
+HEADER_DEADLINE = "x-deadline-ms"
+HEADER_REQUEST_ID = "x-request-id"
