@@ -1,0 +1,43 @@
+# Everything builds and uses .venv; nothing has to be installed first but Python 3.11.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := train,serve,postgres,s3,console,ops,dev
+
+.PHONY: help setup demo test lint bench clean
+
+help:            ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+setup: $(STAMP)  ## build .venv
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
+	$(BIN)/python -m pip install --quiet "torch==2.13.*"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(STAMP)   ## train, kill, recover, evaluate, package, serve, overload: the main job
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python recipes/recommender/demo.py $(ARGS)
+
+test: $(STAMP) system  ## all tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: system
+system:
+	@bash .ci/system-packages
+
+lint: $(STAMP)   ## format, lint, types, import contracts
+	$(BIN)/ruff format --check src tests recipes bench
+	$(BIN)/ruff check src tests recipes bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## one benchmark: make bench NAME=cli ARGS=--quick
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.$(subst -,_,$(NAME)) $(ARGS)
+
+clean:           ## remove what was built
+	rm -rf $(VENV) .demo build dist src/*.egg-info

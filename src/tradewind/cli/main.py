@@ -1,0 +1,84 @@
+"""The `tradewind` command line: each command is imported only when it is the one that was typed."""
+
+import sys
+
+from cyclopts import App
+from cyclopts.help import PlainFormatter
+
+from tradewind import __version__
+from tradewind.errors import TradewindError
+from tradewind.names import ExitCode
+
+COMMANDS = {
+    "run": ("runs:run", "Run a script on N workers, keep it alive, record what happened."),
+    "rerun": ("runs:rerun", "Run the very bytes of an earlier run again."),
+    "ps": ("runs:ps", "List runs, newest first."),
+    "show": ("runs:show", "Show one run: attempts, failures, recovery, metrics, ledger."),
+    "logs": ("runs:logs", "Print a run's logs, the first failure first; -f follows."),
+    "stop": ("runs:stop", "Stop a run: checkpoint, then end."),
+    "publish": ("models:publish", "Publish a packaged model as an immutable version NAME@N."),
+    "models": ("models:models", "List model versions and their aliases."),
+    "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),
+    "serve": ("serve:serve", "Serve a model inside a latency budget."),
+    "load": ("load:load", "Offer open-loop load to an endpoint and measure goodput."),
+    "report": ("load:report", "Write one self-contained HTML page about a run."),
+    "doctor": ("load:doctor", "Check this machine for what Tradewind needs."),
+}
+"""Command -> (module in `tradewind.cli` : function, one line of help). A test keeps the list."""
+
+
+def build_app() -> App:
+    """The command line, with every command still unimported."""
+    app = App(
+        name="tradewind",
+        help="Train, keep alive, package, serve and explain PyTorch models.",
+        help_formatter=PlainFormatter(),
+        help_epilogue="Begin with: tradewind run SCRIPT --workers 2 -- SCRIPT-ARGS",
+        version=__version__,
+        version_flags=("--version",),
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for order, (name, (target, summary)) in enumerate(COMMANDS.items()):
+        app.command(f"tradewind.cli.{target}", name=name, help=summary, sort_key=order)
+    return app
+
+
+def main(tokens: list[str] | None = None) -> None:
+    """Run the command line and exit with a code of `tradewind.names.ExitCode`."""
+    sys.exit(invoke(sys.argv[1:] if tokens is None else tokens))
+
+
+def invoke(tokens: list[str]) -> int:
+    """Run one command line; return its exit code."""
+    from cyclopts import CycloptsError
+
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in COMMANDS:
+        print(f"tradewind: {unknown_command(tokens[0])}", file=sys.stderr)
+        return ExitCode.USAGE
+    try:
+        result = build_app()(tokens)
+    except CycloptsError as error:
+        print(f"tradewind: {error}", file=sys.stderr)
+        print("Try: tradewind --help", file=sys.stderr)
+        return ExitCode.USAGE
+    except TradewindError as error:
+        print(f"tradewind: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`tradewind ps | head`): nobody is there to be told.
+        sys.stderr.close()
+        return ExitCode.OK
+    return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def unknown_command(word: str) -> str:
+    """What to say to a command that does not exist, without importing those that do."""
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+    return f"there is no command '{word}'; {hint}"
