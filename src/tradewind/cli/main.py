@@ -1,13 +1,14 @@
 """The `tradewind` command line: each command is imported only when it is the one that was typed."""
 
 import sys
-
-from cyclopts import App
-from cyclopts.help import PlainFormatter
+from typing import TYPE_CHECKING
 
 from tradewind import __version__
 from tradewind.errors import TradewindError
 from tradewind.names import ExitCode
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 COMMANDS = {
     "run": ("runs:run", "Run a script on N workers, keep it alive, record what happened."),
@@ -27,15 +28,27 @@ COMMANDS = {
 """Command -> (module in `tradewind.cli` : function, one line of help). A test keeps the list."""
 
 
-def build_app() -> App:
+USAGE = """Usage: tradewind COMMAND [OPTIONS]
+
+Train, keep alive, package, serve and explain PyTorch models.
+
+Commands:
+{commands}
+
+Begin with:  tradewind run SCRIPT --workers 2 -- SCRIPT-ARGS
+One command: tradewind COMMAND --help"""
+
+
+def build_app() -> "App":
     """The command line, with every command still unimported."""
+    from cyclopts import App
+    from cyclopts.help import PlainFormatter
+
     app = App(
         name="tradewind",
         help="Train, keep alive, package, serve and explain PyTorch models.",
         help_formatter=PlainFormatter(),
-        help_epilogue="Begin with: tradewind run SCRIPT --workers 2 -- SCRIPT-ARGS",
         version=__version__,
-        version_flags=("--version",),
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -45,6 +58,13 @@ def build_app() -> App:
     return app
 
 
+def overview() -> str:
+    """What `tradewind --help` prints: from the table alone, so that it costs one interpreter start."""
+    return USAGE.format(
+        commands="\n".join(f"  {name:<8}  {summary}" for name, (_, summary) in COMMANDS.items())
+    )
+
+
 def main(tokens: list[str] | None = None) -> None:
     """Run the command line and exit with a code of `tradewind.names.ExitCode`."""
     sys.exit(invoke(sys.argv[1:] if tokens is None else tokens))
@@ -52,11 +72,14 @@ def main(tokens: list[str] | None = None) -> None:
 
 def invoke(tokens: list[str]) -> int:
     """Run one command line; return its exit code."""
-    from cyclopts import CycloptsError
-
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in COMMANDS:
+    if not tokens or tokens[0] in ("--help", "-h", "--version"):
+        print(__version__ if tokens[:1] == ["--version"] else overview())
+        return ExitCode.OK
+    if tokens[0] not in COMMANDS:
         print(f"tradewind: {unknown_command(tokens[0])}", file=sys.stderr)
         return ExitCode.USAGE
+    from cyclopts import CycloptsError
+
     try:
         result = build_app()(tokens)
     except CycloptsError as error:
