@@ -61,8 +61,13 @@ def main() -> None:
     config = Config(
         model="SASRec",
         dataset="ml100k",
-        config_dict={**SETTINGS, "data_path": args.data, "epochs": args.epochs, "seed": args.seed,
-                     "checkpoint_dir": str(args.out / "saved")},
+        config_dict={
+            **SETTINGS,
+            "data_path": args.data,
+            "epochs": args.epochs,
+            "seed": args.seed,
+            "checkpoint_dir": str(args.out / "saved"),
+        },
     )
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
@@ -79,7 +84,9 @@ def main() -> None:
         value = original(*a, **k)
         epochs.append(time.perf_counter() - started)
         with open(args.out / "epochs.jsonl", "a") as log:
-            log.write(json.dumps({"epoch": len(epochs), "seconds": epochs[-1], "load": os.getloadavg()[0]}) + "\n")
+            log.write(
+                json.dumps({"epoch": len(epochs), "seconds": epochs[-1], "load": os.getloadavg()[0]}) + "\n"
+            )
         return value
 
     trainer._train_epoch = timed
@@ -96,12 +103,25 @@ def main() -> None:
             users += dataset.id2token("user_id", interaction["user_id"].numpy()).tolist()
             targets += dataset.id2token("item_id", positive.numpy()).tolist()
     items = dataset.id2token("item_id", np.arange(dataset.num("item_id"))).tolist()
-    np.savez_compressed(args.out / "scores.npz", scores=np.concatenate(scores).astype("float32"),
-                        users=np.array(users), targets=np.array(targets), items=np.array(items))
-    result = {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "epochs": len(epochs), "epoch_s": epochs,
-              "best_valid_ndcg10": float(best), "valid": {k: float(v) for k, v in best_metrics.items()},
-              "test": {k: float(v) for k, v in metrics.items()}, "seed": args.seed,
-              "threads": torch.get_num_threads(), "torch": torch.__version__}
+    np.savez_compressed(
+        args.out / "scores.npz",
+        scores=np.concatenate(scores).astype("float32"),
+        users=np.array(users),
+        targets=np.array(targets),
+        items=np.array(items),
+    )
+    result = {
+        "wall_s": wall,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "epochs": len(epochs),
+        "epoch_s": epochs,
+        "best_valid_ndcg10": float(best),
+        "valid": {k: float(v) for k, v in best_metrics.items()},
+        "test": {k: float(v) for k, v in metrics.items()},
+        "seed": args.seed,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 

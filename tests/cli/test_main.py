@@ -33,7 +33,9 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys\nfrom tradewind.cli.main import invoke\ninvoke(['--help'])\n"
         f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert "HEAVY []" in done.stdout
 
 
