@@ -1,0 +1,1 @@
+"""A generative sequential recommender (HSTU), its baselines, evaluation, ranking and export."""

@@ -1,0 +1,1 @@
+"""Sequence models that turn jagged histories into queries; one concept a file."""

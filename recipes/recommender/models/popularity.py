@@ -1,0 +1,19 @@
+"""The baseline that knows no one: items in the order of how often they were chosen."""
+
+import numpy as np
+
+from recipes.recommender.split import Split
+
+
+def training_counts(split: Split) -> np.ndarray:
+    """How often each item position occurs in training [N + 1]."""
+    rows = np.concatenate(
+        [np.arange(a, b) for a, b in zip(split.log.offsets[:-1], split.train_stop, strict=True)] or [[]]
+    )
+    return np.bincount(split.log.items[rows.astype(np.int64)], minlength=split.log.num_items)
+
+
+def popular(split: Split, count: int) -> np.ndarray:
+    """Positions of the `count` most chosen items, most chosen first."""
+    order = np.argsort(-training_counts(split), kind="stable")
+    return order[order > 0][:count]

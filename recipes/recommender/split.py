@@ -1,0 +1,82 @@
+"""Leave-one-out by time: a user's newest event is the test, the one before it validation, the rest training."""
+
+import dataclasses
+
+import numpy as np
+
+from recipes.recommender.data import EventLog
+from recipes.recommender.jagged import Jagged, collate
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """One held-out event a user: predict `targets[i]` at `now[i]` from events `spans[i, 0]:spans[i, 1]`."""
+
+    users: np.ndarray
+    spans: np.ndarray
+    targets: np.ndarray
+    now: np.ndarray
+    seen: list[np.ndarray]
+    """Every item the user had met before, for the masked protocol."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    log: EventLog
+    max_history: int
+    train_stop: np.ndarray
+    """End of each user's training events in the log's arrays."""
+    valid: Held
+    test: Held
+
+
+def leave_one_out(log: EventLog, max_history: int = 50) -> Split:
+    """Split; users with fewer than three events only train (as in RecBole's `valid_and_test`)."""
+    starts, stops = log.offsets[:-1], log.offsets[1:]
+    enough = stops - starts >= 3
+    users = np.flatnonzero(enough)
+    return Split(
+        log=log,
+        max_history=max_history,
+        train_stop=np.where(enough, stops - 2, stops),
+        valid=_hold(log, users, stops[users] - 2, max_history),
+        test=_hold(log, users, stops[users] - 1, max_history),
+    )
+
+
+def _hold(log: EventLog, users: np.ndarray, rows: np.ndarray, max_history: int) -> Held:
+    starts = log.offsets[users]
+    return Held(
+        users=users,
+        spans=np.stack([np.maximum(starts, rows - max_history), rows], 1),
+        targets=log.items[rows],
+        now=log.timestamps[rows],
+        seen=[log.items[start:row] for start, row in zip(starts, rows, strict=True)],
+    )
+
+
+def windows(split: Split, stride: int) -> np.ndarray:
+    """Spans [W, 2] of training inputs; the event after each input token is its target.
+
+    A user's inputs are cut from the newest end every `stride` events into windows of at most
+    `max_history`, so with stride = max_history every training event is a target exactly once.
+    """
+    spans = []
+    for start, stop in zip(split.log.offsets[:-1], split.train_stop, strict=True):
+        end = stop - 1
+        while end > start:
+            begin = max(start, end - split.max_history)
+            spans.append((begin, end))
+            if begin == start:
+                break
+            end -= stride
+    return np.array(spans, np.int64).reshape(-1, 2)
+
+
+def training_batch(log: EventLog, spans: np.ndarray) -> tuple[Jagged, np.ndarray]:
+    """Inputs of these windows and, flat beside them, each token's target item."""
+    batch = collate(log.items, log.timestamps, log.ratings, spans, log.timestamps[spans[:, 1]])
+    lengths = spans[:, 1] - spans[:, 0]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rows = np.arange(offsets[-1]) + np.repeat(spans[:, 0] - offsets[:-1], lengths)
+    return batch, log.items[rows + 1]
