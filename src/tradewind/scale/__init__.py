@@ -1,0 +1,1 @@
+"""How much a model can take: load, latency, capacity."""
