@@ -1,0 +1,6 @@
+"""A trained model as an artifact: package, registry, gate, lineage."""
+
+from tradewind.models.package import Package, open_package, write_package
+from tradewind.models.registry import promote, publish, resolve
+
+__all__ = ["Package", "open_package", "promote", "publish", "resolve", "write_package"]

@@ -1,0 +1,128 @@
+"""Published versions: immutable folders, one row each in the store, and aliases that move through a gate."""
+
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tradewind.errors import GateError, NotFoundError, SpecError
+from tradewind.models.gate import Gate, Verdict, judge
+from tradewind.models.manifest import Manifest, read, seal
+from tradewind.models.package import Package, open_package, write_contents
+
+if TYPE_CHECKING:
+    from tradewind.store import ModelVersion, Store
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
+
+
+def publish(store: "Store", package_dir: pathlib.Path | str, name: str) -> "ModelVersion":
+    """Copy the package into the registry as the next version of `name`.
+
+    The bytes that are copied are the bytes that were verified. Publishing the same package again gives the
+    version that it already has.
+    """
+    check_name(name)
+    manifest, contents = read(pathlib.Path(package_dir))
+    for version in store.model_versions(name):
+        if version.digest == manifest.digest:
+            return version
+    folder = _place(manifest, contents, name)
+    return store.add_model_version(name, manifest.digest, str(folder), msgspec.json.decode(seal(manifest)[1]))
+
+
+def resolve(store: "Store", ref: str) -> Package:
+    """The verified package of `name@3`, `name@alias` or `name` (the newest).
+
+    Raises NotFoundError for an unknown reference, IntegrityError when the folder is not what was published.
+    """
+    version = store.model_version(ref)
+    return open_package(version.path, digest=version.digest)
+
+
+def promote(
+    store: "Store",
+    name: str,
+    version: int,
+    alias: str,
+    *,
+    gate: Gate | None = None,
+    force: bool = False,
+    actor: str = "",
+) -> list[Verdict]:
+    """Move `name@alias` to `version` when the gate allows it; the verdicts say why.
+
+    The first version of an alias has nothing to be compared with, and passes. Raises GateError otherwise.
+    """
+    check_name(alias)
+    if alias.isdigit():
+        raise SpecError(f"alias {alias!r} would read as a version; choose a word, such as production")
+    candidate = resolve(store, f"{name}@{version}")
+    try:
+        current = store.model_version(f"{name}@{alias}")
+    except NotFoundError:
+        store.set_alias(name, alias, version, why="first version of this alias", actor=actor)
+        return []
+    if force:
+        store.set_alias(name, alias, version, why="forced", actor=actor)
+        return []
+    verdicts = judge(candidate, resolve(store, f"{name}@{current.version}"), gate or Gate())
+    if not all(v.passed for v in verdicts):
+        raise GateError(
+            f"{name}@{version} may be worse than {name}@{current.version} ({alias}): "
+            + "; ".join(v.text() for v in verdicts if not v.passed)
+            + "; --force promotes it all the same"
+        )
+    why = f"against {name}@{current.version}: " + "; ".join(v.text() for v in verdicts)
+    store.set_alias(name, alias, version, why=why, actor=actor)
+    return verdicts
+
+
+def check_name(name: str) -> None:
+    """Raise SpecError unless `name` can stand in a URL, a path and `name@alias`."""
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            f"{name!r} is not a name: lower case letters, digits, '.', '_' and '-', as in recommender"
+        )
+
+
+def _place(manifest: Manifest, contents: dict[str, bytes], name: str) -> pathlib.Path:
+    """Write a read-only copy under a temporary name, then give it its name in one step."""
+    from tradewind.store import home
+
+    parent = home() / "models" / name
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / manifest.digest.removeprefix("sha256:")
+    if folder.exists():
+        open_package(folder, digest=manifest.digest)
+        return folder
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
+    try:
+        write_contents(temporary, contents, seal(manifest)[1])
+        _seal_folder(temporary)
+        os.rename(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not folder.exists():
+            raise
+    _sync(parent)
+    return folder
+
+
+def _seal_folder(folder: pathlib.Path) -> None:
+    for root, _, files in os.walk(folder):
+        for file in files:
+            os.chmod(os.path.join(root, file), 0o444)
+        _sync(pathlib.Path(root))
+
+
+def _sync(folder: pathlib.Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
