@@ -21,6 +21,10 @@ class NotFoundError(TradewindError):
     exit_code = ExitCode.NOT_FOUND
 
 
+class StoreError(TradewindError):
+    """The store or a blob store cannot be opened or used; names it."""
+
+
 class IntegrityError(TradewindError):
     """Stored bytes are not the bytes that were written; names the file."""
 

@@ -1,0 +1,21 @@
+"""What was asked for: frozen structs, built in Python, decoded from YAML, or filled from flags."""
+
+from tradewind.spec.base import Spec, from_stored, to_dict
+from tradewind.spec.decode import decode, load_yaml
+from tradewind.spec.endpoint import SLO, EndpointSpec
+from tradewind.spec.run import Resources, RunSpec
+from tradewind.spec.units import parse_duration_s, parse_slo
+
+__all__ = [
+    "SLO",
+    "EndpointSpec",
+    "Resources",
+    "RunSpec",
+    "Spec",
+    "decode",
+    "from_stored",
+    "load_yaml",
+    "parse_duration_s",
+    "parse_slo",
+    "to_dict",
+]
