@@ -1,0 +1,141 @@
+"""What an agent has to run, and the environment its workers see."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tradewind import names
+
+if TYPE_CHECKING:
+    from tradewind.store import Run
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One run on this host: the command of every worker and the rules for keeping it alive."""
+
+    run: str
+    run_dir: Path
+    workdir: Path
+    script: str
+    args: tuple[str, ...] = ()
+    workers: int = 1
+    env: dict[str, str] = {}
+    python_path: tuple[str, ...] = ()
+    """Folders put before the worker's PYTHONPATH, so that it imports the snapshot and not the working tree."""
+    max_restarts: int = 3
+    grace_s: float = 30.0
+    """How long workers may take to checkpoint after SIGTERM when the run is asked to stop."""
+    survivor_s: float = 0.5
+    """How long survivors of a failure get between SIGTERM and SIGKILL; they hang in a collective."""
+
+    def command(self) -> list[str]:
+        """The command line of one worker, the same for every rank."""
+        return [sys.executable, "-u", self.script, *self.args]
+
+    def log(self, attempt: int, rank: int) -> Path:
+        """Where this rank's output goes."""
+        return log_path(self.run_dir, attempt, rank)
+
+    def journal(self, attempt: int, rank: int) -> Path:
+        """Where this rank appends its journal."""
+        return self.run_dir / names.JOURNAL_DIR / f"attempt{attempt}" / f"rank{rank}.jsonl"
+
+    def error_file(self, attempt: int, rank: int) -> Path:
+        """Where torch's `@record` writes this rank's exception."""
+        return self.log(attempt, rank).with_suffix(".error.json")
+
+
+def log_path(run_dir: Path, attempt: int, rank: int) -> Path:
+    """Where the output of `rank` in `attempt` is kept under a run's folder."""
+    return run_dir / names.LOGS_DIR / f"attempt{attempt}" / f"rank{rank}.log"
+
+
+def worker_environment(
+    job: Job, *, attempt: int, restarts: int, rank: int, port: int, base: Mapping[str, str]
+) -> dict[str, str]:
+    """torchrun's environment for one worker on one host, plus Tradewind's own names.
+
+    Raises nothing; what the user set (`base`, then `job.env`) wins only for OMP_NUM_THREADS and
+    variables that are not part of the contract.
+    """
+    world = str(job.workers)
+    env = {**base, **job.env}
+    if job.workers > 1:
+        env.setdefault("OMP_NUM_THREADS", "1")
+    paths = [*job.python_path, *env.get("PYTHONPATH", "").split(os.pathsep)]
+    if job.python_path:
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    env |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "ROLE_RANK": str(rank),
+        "ROLE_NAME": "default",
+        "WORLD_SIZE": world,
+        "LOCAL_WORLD_SIZE": world,
+        "GROUP_WORLD_SIZE": "1",
+        "ROLE_WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RESTART_COUNT": str(restarts),
+        "TORCHELASTIC_MAX_RESTARTS": str(job.max_restarts),
+        "TORCHELASTIC_RUN_ID": job.run,
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_ERROR_FILE": str(job.error_file(attempt, rank)),
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": env.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
+        names.ENV_RUN: job.run,
+        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_RUN_DIR: str(job.run_dir),
+        names.ENV_JOURNAL: str(job.journal(attempt, rank)),
+    }
+    return env
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on, outside the range from which outgoing connections are drawn.
+
+    A port from the kernel's ephemeral range could be taken by an outgoing connection before rank 0 binds it.
+    """
+    low, high = 20000, ephemeral_range()[0] - 1
+    tries = random.SystemRandom().sample(range(low, high), 64) if high - low > 64 else []
+    for port in [*tries, 0]:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("port 0 always binds")
+
+
+def ephemeral_range() -> tuple[int, int]:
+    """The kernel's range for outgoing connections."""
+    path = "/proc/sys/net/ipv4/ip_local_port_range"
+    if not os.path.exists(path):
+        return 32768, 60999
+    low, high = Path(path).read_text().split()
+    return int(low), int(high)
+
+
+def job_of(run: "Run") -> Job:
+    """The job that a stored run describes."""
+    run_dir = Path(run.dir)
+    spec = run.spec
+    code = run_dir / "code"
+    return Job(
+        run=run.id,
+        run_dir=run_dir,
+        workdir=code / spec.get("workdir", "."),
+        script=spec["script"],
+        args=tuple(spec.get("args", ())),
+        workers=int(spec.get("workers", 1)),
+        env=dict(spec.get("env", {})),
+        python_path=tuple(str(code / path) for path in spec.get("python_path", ())),
+        max_restarts=int(spec.get("max_restarts", 3)),
+    )

@@ -1,0 +1,250 @@
+"""Commands about runs: run, rerun, ps, show, logs, stop."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tradewind.cli.output import Output, emit
+from tradewind.errors import TradewindError
+from tradewind.names import ExitCode
+
+if TYPE_CHECKING:
+    from tradewind.spec import RunSpec
+    from tradewind.store import Run, Store
+
+OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
+Passed = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+def run(
+    script: str,
+    *args: Passed,
+    workers: int | None = None,
+    name: str | None = None,
+    max_restarts: int | None = None,
+    detach: bool = False,
+    dry_run: bool = False,
+    output: OutputFlag = "table",
+) -> int:
+    """Run a torchrun-compatible script on N workers of this machine and keep it alive.
+
+    Parameters
+    ----------
+    script
+        A Python script, or a YAML file that holds a RunSpec.
+    args
+        Arguments of the script, after `--`.
+    workers
+        Worker processes; 1 unless the YAML file says otherwise.
+    name
+        Name of the run; the script's name by default.
+    max_restarts
+        How often the group is started again after a failure; 3 by default.
+    detach
+        Leave the run in the background and print its id.
+    dry_run
+        Print the plan and write nothing.
+    output
+        `table` for people, `json` for programs.
+    """
+    spec = read_spec(script, args, workers=workers, name=name, max_restarts=max_restarts)
+    if dry_run:
+        from tradewind.launch import plan
+
+        emit(plan(spec), output)
+        return ExitCode.OK
+    from tradewind.launch.local import submit
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return launch(submit(spec, store), store, detach=detach, output=output)
+
+
+def rerun(run: str, *, detach: bool = False, output: OutputFlag = "table") -> int:
+    """Run the very bytes of an earlier run again, with the same arguments, as a new run.
+
+    Parameters
+    ----------
+    run
+        Id, unique start of an id, name, or `last`.
+    """
+    from tradewind.launch.local import resubmit
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return launch(resubmit(store.run(run), store), store, detach=detach, output=output)
+
+
+def ps(*, all: bool = False, limit: int = 20, output: OutputFlag = "table") -> int:
+    """List runs, newest first.
+
+    Parameters
+    ----------
+    all
+        Every run, whatever `limit` says.
+    """
+    from tradewind.launch.local import reconcile
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        runs = [reconcile(r, store) for r in store.runs(1_000_000 if all else limit)]
+    rows = [row(r, time.time()) for r in runs]
+    emit(rows, output, ("id", "name", "state", "workers", "age_s", "wall_s", "exit_code"))
+    return ExitCode.OK
+
+
+def row(run: "Run", now_s: float) -> dict[str, Any]:
+    """One line of `ps`."""
+    wall_s = (run.ended_s or now_s) - run.started_s if run.started_s else None
+    return {
+        "id": run.id,
+        "name": run.name,
+        "state": run.state,
+        "workers": run.spec.get("workers", 1),
+        "age_s": round(now_s - run.created_s, 1),
+        "wall_s": None if wall_s is None else round(wall_s, 1),
+        "exit_code": run.exit_code,
+        "snapshot": run.snapshot,
+        "dir": run.dir,
+    }
+
+
+def show(run: str, *, ledger: bool = False, output: OutputFlag = "table") -> int:
+    """Show one run: attempts, the first failure, recovery, last metrics.
+
+    Parameters
+    ----------
+    run
+        Id, unique start of an id, name, or `last`.
+    ledger
+        Where the wall time went, by bucket.
+    """
+    from tradewind.cli.summary import print_summary, summarize
+    from tradewind.launch.local import reconcile
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        found = summarize(reconcile(store.run(run), store), store)
+    if output == "json":
+        emit(found, output)
+    else:
+        print_summary(found, ledger=ledger)
+    return ExitCode.OK
+
+
+def logs(
+    run: str,
+    *,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
+    rank: int | None = None,
+    attempt: int | None = None,
+) -> int:
+    """Print a run's logs, the first failure first.
+
+    Parameters
+    ----------
+    run
+        Id, unique start of an id, name, or `last`.
+    follow
+        Keep printing until the run ends.
+    rank
+        Only this rank.
+    attempt
+        Only this attempt; the last one by default.
+    """
+    from tradewind.cli.follow import follow_logs, print_logs
+    from tradewind.launch.local import reconcile
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        found = reconcile(store.run(run), store)
+        if follow and found.state in ("pending", "running"):
+            follow_logs(found, rank, attempt)
+        else:
+            print_logs(found, store, rank, attempt)
+    return ExitCode.OK
+
+
+def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
+    """Stop a run: its workers checkpoint and end. Returns when they have.
+
+    Parameters
+    ----------
+    run
+        Id, unique start of an id, name, or `last`.
+    now
+        Kill the workers at once, without a checkpoint.
+    """
+    from tradewind.agent.lock import is_held
+    from tradewind.launch.local import reconcile
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        found = store.run(run)
+        if not is_held(Path(found.dir)) or found.pid is None:
+            found = reconcile(found, store)
+            raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
+        interrupt(found.pid, times=2 if now else 1)
+        emit(row(store.run(found.id), time.time()), output, ("id", "name", "state", "exit_code"))
+    return ExitCode.OK
+
+
+def interrupt(pid: int, times: int) -> None:
+    """Send SIGINT to an agent and wait until it has ended."""
+    import select
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for _ in range(times):
+            signal.pidfd_send_signal(pidfd, signal.SIGINT)
+        select.select([pidfd], [], [])
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def read_spec(script: str, args: tuple[str, ...], **flags: Any) -> "RunSpec":
+    """The spec that the command line asks for: flags over the YAML file, if one was given."""
+    import msgspec
+
+    from tradewind.spec import RunSpec, load_yaml
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    if args:
+        given["args"] = tuple(args)
+    if script.endswith((".yaml", ".yml")):
+        return msgspec.structs.replace(load_yaml(script, RunSpec), **given)
+    return RunSpec(script=script, **given)
+
+
+def launch(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+    """Run it here, or hand it to an agent in the background; the exit code says how it ended."""
+    from tradewind.launch.local import start_detached
+
+    if detach:
+        start_detached(run, store)
+        if output == "json":
+            emit(row(store.run(run.id), time.time()), output)
+        else:
+            print(run.id)
+        return ExitCode.OK
+    from tradewind.agent import job_of, supervise
+    from tradewind.agent.lock import held
+    from tradewind.cli.live import Watcher
+
+    job = job_of(run)
+    with held(Path(run.dir)), Watcher(job, run, quiet=output == "json") as watcher:
+        outcome = supervise(job, store, watcher)
+    if output == "json":
+        emit(row(store.run(run.id), time.time()) | {"reason": outcome.reason}, output)
+    else:
+        watcher.conclude(outcome)
+    return outcome.exit_code

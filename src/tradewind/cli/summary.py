@@ -1,0 +1,82 @@
+"""What `tradewind show` says about a run."""
+
+from typing import TYPE_CHECKING, Any
+
+from tradewind.cli.output import cell, print_pairs, print_table
+
+if TYPE_CHECKING:
+    from tradewind.store import Run, Store
+
+
+def summarize(run: "Run", store: "Store") -> dict[str, Any]:
+    """A run with its attempts, failures, recoveries, last metrics and ledgers."""
+    from tradewind.diagnose.ledger import rank_ledgers, run_ledger
+
+    attempts, events = store.attempts(run.id), store.events(run.id)
+    metrics = {m.name: {"step": m.step, "value": m.value} for m in store.metrics(run.id) if m.rank == 0}
+    wall_s = (run.ended_s or max([e.t_s for e in events] or [run.created_s])) - run.created_s
+    return {
+        "run": run,
+        "wall_s": wall_s,
+        "attempts": attempts,
+        "failures": [
+            {"attempt": e.attempt, "rank": e.rank, "t_s": e.t_s} | e.data
+            for e in events
+            if e.kind == "failure"
+        ],
+        "recovered_s": [e.data["seconds"] for e in events if e.kind == "recovered"],
+        "metrics": metrics,
+        "ledger": run_ledger(events, attempts, created_s=run.created_s, ended_s=run.ended_s),
+        "rank_ledgers": rank_ledgers(events, attempts, created_s=run.created_s, ended_s=run.ended_s),
+    }
+
+
+def print_summary(found: dict[str, Any], ledger: bool) -> None:
+    """Print a summary for a person, the first failure first."""
+    for failure in found["failures"][:1]:
+        print(
+            f"first failure: attempt {failure['attempt']} rank {failure['rank']} ({failure['class']}): {failure['exception']}"
+        )
+        print("".join(f"  | {line}\n" for line in failure["text"].splitlines()[-12:]))
+    run = found["run"]
+    print_pairs(
+        {
+            "run": run.id,
+            "name": run.name,
+            "state": run.state,
+            "exit_code": run.exit_code,
+            "wall_s": found["wall_s"],
+            "snapshot": run.snapshot,
+            "dir": run.dir,
+            "recovered_s": ", ".join(cell(s) for s in found["recovered_s"]),
+        }
+    )
+    print()
+    rows = [
+        {
+            "attempt": a.index,
+            "state": a.state,
+            "wall_s": a.ended_s - a.started_s if a.ended_s and a.started_s else None,
+            "exit_code": a.exit_code,
+            "reason": a.reason,
+        }
+        for a in found["attempts"]
+    ]
+    print_table(rows)
+    if found["metrics"]:
+        print()
+        print_table([{"metric": name, **value} for name, value in found["metrics"].items()])
+    if ledger:
+        print()
+        print_ledger(found["ledger"])
+
+
+def print_ledger(ledger: dict[str, float]) -> None:
+    """Print where the wall time went, largest first."""
+    total = sum(ledger.values())
+    rows = [
+        {"bucket": name, "seconds": f"{s:.2f}", "share": f"{s / total:.1%}" if total else "-"}
+        for name, s in sorted(ledger.items(), key=lambda item: -item[1])
+        if s > 0.0005
+    ]
+    print_table([*rows, {"bucket": "wall", "seconds": f"{total:.2f}", "share": "100.0%"}])

@@ -1,0 +1,77 @@
+"""What a run will ask for and whether it fits here, before anything is written."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from tradewind.errors import SpecError
+from tradewind.launch.files import list_files, project_root
+from tradewind.spec import RunSpec
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, worked out: what is executed, from which files, with which resources."""
+
+    name: str
+    script: str
+    """Relative to `workdir`."""
+    args: tuple[str, ...]
+    root: str
+    """The folder whose content is snapshotted."""
+    workdir: str
+    """Where the script runs, relative to `root`."""
+    workers: int
+    max_restarts: int
+    files: int
+    size_mib: float
+    cpus: float
+    """CPUs asked for, over all workers."""
+    notes: tuple[str, ...] = ()
+    """What does not fit, or is worth knowing."""
+
+
+def plan(spec: RunSpec, cwd: Path | None = None) -> Plan:
+    """Work out where `spec` would run and from which files.
+
+    Writes nothing. Raises SpecError when the script is not a file.
+    """
+    here = (cwd or Path.cwd()).resolve()
+    script = (here / spec.script).resolve()
+    if not script.is_file():
+        raise SpecError(f"script: {spec.script} is not a file in {here}; give the path of a Python script")
+    root = project_root(script, here)
+    workdir = here if here.is_relative_to(root) else script.parent
+    files = list_files(root)
+    size = sum(f.size for f in files)
+    if str(script.relative_to(root)) not in {f.path for f in files}:
+        raise SpecError(
+            f"script: {spec.script} is ignored by git, so it is not part of the snapshot; un-ignore it"
+        )
+    return Plan(
+        name=spec.name or script.stem,
+        script=os.path.relpath(script, workdir),
+        args=spec.args,
+        root=str(root),
+        workdir=str(workdir.relative_to(root)),
+        workers=spec.workers,
+        max_restarts=spec.max_restarts,
+        files=len(files),
+        size_mib=size / 2**20,
+        cpus=spec.workers * (spec.resources.cpus or 1.0),
+        notes=tuple(notes(spec)),
+    )
+
+
+def notes(spec: RunSpec) -> list[str]:
+    """What of the request this machine cannot give."""
+    found = []
+    have = len(os.sched_getaffinity(0))
+    need = spec.workers * (spec.resources.cpus or 1.0)
+    if need > have:
+        found.append(f"asks for {need:g} CPUs, this machine has {have}: workers will share them")
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    need_gib = spec.workers * (spec.resources.memory_gib or 0.0)
+    if need_gib > memory_gib:
+        found.append(f"asks for {need_gib:g} GiB of memory, this machine has {memory_gib:.1f}")
+    return found
