@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 import torch
+from torch import nn
 
-from recipes.recommender.jagged import collate
-from recipes.recommender.models.base import SequenceModel
+from recipes.recommender.jagged import Jagged, collate
 from recipes.recommender.split import Held, Split
 
 CUTS = (10, 50)
@@ -46,7 +46,8 @@ def rank_of(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return 1 + above + ties / 2
 
 
-def held_batch(split: Split, held: Held, rows: np.ndarray):  # type: ignore[no-untyped-def]
+def held_batch(split: Split, held: Held, rows: np.ndarray) -> Jagged:
+    """The histories of these rows of `held`, asked at the time of the held-out event."""
     log = split.log
     return collate(log.items, log.timestamps, log.ratings, held.spans[rows], held.now[rows])
 
@@ -63,17 +64,17 @@ def mask(scores: torch.Tensor, held: Held, rows: np.ndarray) -> None:
 
 @torch.no_grad()
 def evaluate(
-    model: SequenceModel, split: Split, held: Held, *, mask_seen: bool = False, batch_size: int = 256
+    model: nn.Module, split: Split, held: Held, *, mask_seen: bool = False, batch_size: int = 256
 ) -> Evaluation:
     """Rank every user's held-out item with the model in evaluation mode (its mode is restored)."""
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     ranks = []
     for start in range(0, len(held.users), batch_size):
         rows = np.arange(start, min(start + batch_size, len(held.users)))
         batch = held_batch(split, held, rows)
-        query, table = model(batch)
-        scores = query[batch.last] @ table.T
+        query, table = model(batch.to(device))
+        scores = (query[batch.last] @ table.T).cpu()
         if mask_seen:
             mask(scores, held, rows)
         ranks.append(rank_of(scores, torch.from_numpy(held.targets[rows])).numpy())

@@ -50,6 +50,13 @@ class Jagged:
     next_times: Tensor
     layout: Layout
 
+    def to(self, device: torch.device) -> "Jagged":
+        moved = {
+            f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self) if f.name != "layout"
+        }
+        groups = tuple(index.to(device) for index in self.layout.groups)
+        return Jagged(**moved, layout=Layout(groups, self.layout.where.to(device)))
+
     @property
     def last(self) -> Tensor:
         """Row of each sequence's newest token."""
@@ -84,9 +91,9 @@ def group_layout(offsets: np.ndarray, max_waste: float = 0.15, smallest: int = 8
 def single_layout(offsets: Tensor, tokens: Tensor, length: int) -> Layout:
     """One rectangle `length` wide, by tensor operations only, so that it can be exported with dynamic sizes."""
     lengths = offsets[1:] - offsets[:-1]
-    column = torch.arange(length)
+    column = torch.arange(length, device=offsets.device)
     index = offsets[:-1, None] + torch.minimum(column[None], lengths[:, None] - 1)
-    token = torch.arange(tokens.shape[0])
+    token = torch.arange(tokens.shape[0], device=offsets.device)
     sequence = torch.searchsorted(offsets[1:].contiguous(), token, right=True)
     return Layout((index,), sequence * length + token - offsets[sequence])
 

@@ -31,7 +31,9 @@ class ItemEmbedding(nn.Module):
 
     def __init__(self, num_items: int, settings: Settings, features: Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_items, settings.dimension) * 0.02)
+        weight = torch.randn(num_items, settings.dimension) * 0.02
+        weight[0] = 0.0  # an unknown item says nothing
+        self.weight = nn.Parameter(weight)
         use = features if settings.item_features and features is not None else torch.zeros(num_items, 0)
         self.register_buffer("features", use, persistent=False)
         self.project = nn.Linear(use.shape[1], settings.dimension, bias=False) if use.shape[1] else None

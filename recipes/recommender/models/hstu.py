@@ -43,7 +43,7 @@ class RelativeBias(nn.Module):
 
     def forward(self, length: int, buckets: Tensor | None) -> Tensor:
         """[H, L, L], or [S, H, L, L] with time; cells above the diagonal are meaningless."""
-        steps = torch.arange(length)
+        steps = torch.arange(length, device=self.position.device)
         bias = self.position[:, (steps[:, None] - steps[None]).clamp(min=0)]
         if self.time is None or buckets is None:
             return bias
@@ -54,8 +54,8 @@ class Layer(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         width = settings.dimension
-        self.heads, self.scale, self.length = settings.heads, settings.heads / width, settings.max_history
-        self.scale = math.sqrt(self.scale)
+        self.heads, self.length = settings.heads, settings.max_history
+        self.scale = math.sqrt(settings.heads / width)
         self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.f1, self.f2 = nn.Linear(width, 4 * width), nn.Linear(width, width)
         self.bias = RelativeBias(settings)

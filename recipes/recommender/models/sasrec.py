@@ -42,9 +42,8 @@ class SASRec(SequenceModel):
         self.dropout = nn.Dropout(settings.dropout)
 
     def hidden(self, batch: Jagged, table: Tensor) -> Tensor:
-        position = torch.arange(batch.values.shape[0]) - torch.repeat_interleave(
-            batch.offsets[:-1], batch.offsets[1:] - batch.offsets[:-1], output_size=batch.values.shape[0]
-        )
+        token = torch.arange(batch.values.shape[0], device=table.device)
+        position = token - batch.offsets[torch.searchsorted(batch.offsets[1:], token, right=True)]
         x = functional.embedding(batch.values, table) * math.sqrt(self.settings.dimension)
         x = self.dropout(
             x + functional.embedding(position, self.position) * math.sqrt(self.settings.dimension)
