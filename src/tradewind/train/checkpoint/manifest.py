@@ -1,0 +1,55 @@
+"""The manifest: which files a checkpoint is made of, written last, with a digest of itself."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from tradewind.errors import IntegrityError
+from tradewind.names import MANIFEST
+
+FORMAT = "tradewind-checkpoint/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A checkpoint's step, number of workers, and files as `{name: {"sha256", "size"}}`."""
+
+    step: int
+    world: int
+    files: dict[str, dict[str, Any]]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in all files, the manifest apart."""
+        return sum(int(entry["size"]) for entry in self.files.values())
+
+    def to_bytes(self) -> bytes:
+        """The one encoding of this manifest."""
+        body = {"format": FORMAT, "step": self.step, "world": self.world, "files": self.files}
+        return _encode(body | {"digest": hashlib.sha256(_encode(body)).hexdigest()})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint folder; an IntegrityError unless it is the bytes that were written."""
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        fields = json.loads(raw)
+        if fields["format"] != FORMAT:
+            raise IntegrityError(f"{path} has format {fields['format']!r}; this version reads {FORMAT!r}")
+        manifest = Manifest(step=fields["step"], world=fields["world"], files=fields["files"])
+        same = manifest.to_bytes() == raw and all(PurePath(name).name == name for name in manifest.files)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"{path} is damaged: it does not parse") from error
+    if not same:
+        raise IntegrityError(f"{path} is damaged: it does not match its own digest")
+    return manifest
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

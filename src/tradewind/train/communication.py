@@ -1,0 +1,69 @@
+"""Time that the training thread waits for gradients to be exchanged.
+
+On GPUs the exchange is awaited by the device and not by this thread, so there it is counted as
+compute; on CPUs the count is exact.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
+
+from tradewind.train.ledger import COMMUNICATION, Ledger
+
+_current: list[Ledger] = []
+
+
+def use_ledger(ledger: Ledger) -> None:
+    """Make this the ledger that `communication` counts in."""
+    _current[:] = [ledger]
+
+
+@contextmanager
+def communication() -> Iterator[None]:
+    """Count the block as communication in the running loop's ledger, e.g. a hand-written all-reduce."""
+    if not _current:
+        yield
+        return
+    with _current[0].within(COMMUNICATION):
+        yield
+
+
+def observe(model: Any, ledger: Ledger) -> None:
+    """Count what DistributedDataParallel leaves exposed: the wait after backward's own work is done."""
+    if isinstance(model, DistributedDataParallel):
+        model.register_forward_hook(_Marks(ledger))
+
+
+class _Marks:
+    """Marks around the wait at the end of every backward.
+
+    The autograd engine runs the callbacks of a backward when its work is done, in the order they
+    were queued. The first is queued here, when backward begins; the reducer queues its wait for
+    the exchanged gradients later; and the second mark is queued by the first, so it comes last.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._engine: Any = torch.autograd.Variable._execution_engine
+        self._queued = False
+
+    def __call__(self, module: Any, args: Any, output: Any) -> None:
+        self._queued = False
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+                leaf.register_hook(self._backward_begins)  # type: ignore[no-untyped-call]
+
+    def _backward_begins(self, gradient: torch.Tensor) -> None:
+        if not self._queued:
+            self._queued = True
+            self._engine.queue_callback(self._before_wait)
+
+    def _before_wait(self) -> None:
+        self._queued = False
+        bucket = self._ledger.bucket
+        self._ledger.switch(COMMUNICATION)
+        self._engine.queue_callback(lambda: self._ledger.switch(bucket))

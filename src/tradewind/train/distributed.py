@@ -1,0 +1,113 @@
+"""Who am I among the workers, and the small agreements that workers make with each other."""
+
+import json
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+from tradewind.errors import SpecError
+
+
+def rank() -> int:
+    """This worker's rank: the process group's, else `RANK`, else 0."""
+    return dist.get_rank() if _initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of workers: the process group's, else `WORLD_SIZE`, else 1."""
+    return dist.get_world_size() if _initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    """This worker's place and device; leaving its `with` block takes the process group down."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: torch.device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After a failure the peers may be gone, and taking the group down would wait for them.
+        if kind is None and _initialized():
+            dist.destroy_process_group()
+
+
+def distributed() -> Distributed:
+    """Join the process group when `WORLD_SIZE` is above 1 (NCCL on GPUs, else gloo)."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _initialized():
+        dist.init_process_group("nccl" if gpu else "gloo")
+    return Distributed(rank=rank(), world=world_size(), local_rank=local_rank, device=device)
+
+
+class Peers:
+    """The workers that train together, as seen by one of them; alone when `world` is 1.
+
+    Messages are JSON over a gloo group of their own, so they neither unpickle anything nor
+    wait behind gradients on the device's communicator.
+    """
+
+    def __init__(self) -> None:
+        self.rank = rank()
+        self.world = world_size()
+        self._group: Any = None
+        if self.world > 1:
+            if not _initialized():
+                raise SpecError(
+                    f"WORLD_SIZE is {self.world} but there is no process group: call "
+                    "train.distributed() (or torch.distributed.init_process_group) before train.Loop"
+                )
+            self._group = dist.new_group(backend="gloo")
+
+    def gather(self, message: Any) -> list[Any]:
+        """Every worker's message, by rank, on every worker."""
+        if self.world == 1:
+            return [message]
+        body = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        dist.all_gather(sizes, torch.tensor([body.numel()]), group=self._group)
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: body.numel()] = body
+        bodies = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(bodies, padded, group=self._group)
+        return [
+            json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(bodies, sizes, strict=True)
+        ]
+
+    def from_first(self, message: Any) -> Any:
+        """Rank 0's message, on every worker; what others pass is ignored."""
+        return self.gather(message if self.rank == 0 else None)[0]
+
+    def start_any(self, flag: bool) -> "Any":
+        """Begin asking whether the flag is up on any worker; give the result to `any_up`."""
+        vote = torch.tensor([int(flag)], dtype=torch.int32)
+        if self.world == 1:
+            return vote, None
+        return vote, dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+
+    @staticmethod
+    def any_up(pending: Any) -> bool:
+        """The answer to a question begun by `start_any`: the same on every worker."""
+        vote, work = pending
+        if work is not None:
+            work.wait()
+        return bool(vote.item())
