@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 
 
+class RefusedError(GateError):
+    """The gate said no; `verdicts` holds its figures."""
+
+    def __init__(self, message: str, verdicts: "list[Verdict]") -> None:
+        super().__init__(message)
+        self.verdicts = verdicts
+
+
 def publish(store: "Store", package_dir: pathlib.Path | str, name: str) -> "ModelVersion":
     """Copy the package into the registry as the next version of `name`.
 
@@ -72,10 +80,11 @@ def promote(
         return []
     verdicts = judge(candidate, resolve(store, f"{name}@{current.version}"), gate or Gate())
     if not all(v.passed for v in verdicts):
-        raise GateError(
-            f"{name}@{version} may be worse than {name}@{current.version} ({alias}): "
-            + "; ".join(v.text() for v in verdicts if not v.passed)
-            + "; --force promotes it all the same"
+        failed = "; ".join(v.text() for v in verdicts if not v.passed)
+        raise RefusedError(
+            f"{name}@{version} may be worse than {name}@{current.version} ({alias}): {failed}; "
+            "--force promotes it all the same",
+            verdicts,
         )
     why = f"against {name}@{current.version}: " + "; ".join(v.text() for v in verdicts)
     store.set_alias(name, alias, version, why=why, actor=actor)
