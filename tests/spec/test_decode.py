@@ -79,3 +79,10 @@ def test_a_whole_document(tmp_path: pathlib.Path) -> None:
     (tmp_path / "job.yaml").write_text(text)
     assert decode(RunSpec, text) == want == decode(RunSpec, tmp_path / "job.yaml")
     assert decode(EndpointSpec, "model: m\nslo: {latency_ms: 20}\n").slo == SLO(latency_ms=20)
+
+
+def test_endless_yaml_is_refused() -> None:
+    """An alias inside its own anchor is an error, not an endless loop."""
+    for text in ("script: a\nenv: &e {a: *e}\n", "&a [*a]\n"):
+        with pytest.raises(SpecError):
+            decode(RunSpec, text)

@@ -1,6 +1,5 @@
 """Compare plain data with the type it should have, and say exactly where it differs."""
 
-import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -48,6 +47,8 @@ def without_unknown(type_: Any, value: Any) -> Any:
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
     """`; did you mean `gpus`?` when a valid name is near, else the list of valid names."""
+    import difflib  # only who made a mistake pays for it
+
     names = sorted(valid)
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     if near:

@@ -4,7 +4,6 @@ import pathlib
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from tradewind.errors import SpecError
 from tradewind.spec.check import Problem, problems
@@ -30,12 +29,17 @@ def decode(type_: type[T], source: str | pathlib.Path) -> T:
 
 
 def _decode_text(type_: type[T], text: str, name: str) -> T:
+    import yaml  # only who reads YAML pays for it
+
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        repeated = _repeated(node)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise SpecError(f"{name}: nested too deeply, or an alias inside its own anchor") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
-    found = [*_repeated(node), *problems(type_, {} if data is None else data)]
+    found = [*repeated, *problems(type_, {} if data is None else data)]
     if found:
         lines = [f"{name}:{_line(node, problem.path)}: {problem}" for problem in found]
         raise SpecError("\n".join(lines))
@@ -44,7 +48,7 @@ def _decode_text(type_: type[T], text: str, name: str) -> T:
 
 def _repeated(node: Any, path: str = "") -> list[Problem]:
     """Keys written twice in one mapping, of which YAML would silently keep the last."""
-    if not isinstance(node, yaml.MappingNode):
+    if not _is_mapping(node):
         return []
     found, seen = [], set()
     for key, value in node.value:
@@ -59,7 +63,7 @@ def _repeated(node: Any, path: str = "") -> list[Problem]:
 def _line(node: Any, path: str) -> int:
     """Line of the deepest key on `path` that the document has; the first line when it has none."""
     line = 1 if node is None else node.start_mark.line + 1
-    while isinstance(node, yaml.MappingNode):
+    while _is_mapping(node):
         for key, value in reversed(node.value):
             name = str(key.value)
             if path == name or path.startswith((f"{name}.", f"{name}[")):
@@ -68,3 +72,7 @@ def _line(node: Any, path: str) -> int:
         else:
             return line
     return line
+
+
+def _is_mapping(node: Any) -> bool:
+    return node is not None and node.id == "mapping"

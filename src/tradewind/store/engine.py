@@ -28,45 +28,53 @@ class Database:
         self._is_sqlite = self._url.drivername == "sqlite"
         self._engine = _sqlite(self._url) if self._is_sqlite else _postgres(self._url)
         try:
-            self._make_tables()
-        except DBAPIError as error:
+            with self._alone():
+                self._make_tables()
+        except OSError as error:
             self.close()
-            raise StoreError(
-                f"cannot open the store {self.url}: {error.orig}; check $TRADEWIND_STORE"
-            ) from None
+            raise StoreError(f"cannot open the store {self.url}: {error}") from None
         except BaseException:
             self.close()
             raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
+        """A transaction that sees one state of the database."""
+        with self._named_errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def write(self, *locks: tuple[str, str]) -> Iterator[sa.Connection]:
         """A transaction that commits at the end; writers that name the same (kind, name) take turns."""
-        with self._engine.connect() as connection:
+        with self._named_errors(), self._engine.connect() as connection:
             connection = connection.execution_options(tradewind_write=True)
             with connection.begin():
                 if not self._is_sqlite:  # on SQLite, all writers take turns
                     _take(connection, locks)
                 yield connection
 
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = " ".join(str(error.orig).split())
+            raise StoreError(f"the store {self.url} does not work: {reason}; see $TRADEWIND_STORE") from error
+
     def close(self) -> None:
         self._engine.dispose()
 
     def _make_tables(self) -> None:
-        with self._alone(), self.write(("schema", "")) as connection:
-            schema.metadata.create_all(connection)
-            found = connection.execute(sa.select(schema.schema.c.version)).scalar()
-            if found is None:
-                connection.execute(sa.insert(schema.schema).values(version=schema.SCHEMA_VERSION))
-            elif found != schema.SCHEMA_VERSION:
-                raise StoreError(
-                    f"the store {self.url} has schema {found} and this Tradewind reads {schema.SCHEMA_VERSION}: "
-                    "use the version that wrote it, or another store"
-                )
+        with self.read() as connection:
+            found = _schema_version(connection)
+        if found is None:
+            with self.write(("schema", "")) as connection:
+                found = _schema_version(connection) or _create(connection)
+        if found != schema.SCHEMA_VERSION:
+            raise StoreError(
+                f"the store {self.url} has schema {found} and this Tradewind reads {schema.SCHEMA_VERSION}: "
+                "use the version that wrote it, or another store"
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -81,6 +89,18 @@ class Database:
         with path.with_name(f"{path.name}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _schema_version(connection: sa.Connection) -> int | None:
+    if not sa.inspect(connection).has_table(schema.schema.name):
+        return None
+    return int(connection.execute(sa.select(schema.schema.c.version)).scalar_one())
+
+
+def _create(connection: sa.Connection) -> int:
+    schema.metadata.create_all(connection)
+    connection.execute(sa.insert(schema.schema).values(version=schema.SCHEMA_VERSION))
+    return schema.SCHEMA_VERSION
 
 
 def _take(connection: sa.Connection, locks: Iterable[tuple[str, str]]) -> None:
