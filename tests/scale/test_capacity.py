@@ -1,8 +1,8 @@
 """Capacity is found where the server's own limit is."""
 
 import pytest
-from tests.services.injected import injected_server
 
+from tests.services.injected import injected_server
 from tradewind.errors import TradewindError
 from tradewind.scale.capacity import find_capacity
 

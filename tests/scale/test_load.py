@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.services.injected import injected_server
 
+from tests.services.injected import injected_server
 from tradewind.errors import MissingExtraError, SpecError
 from tradewind.scale.histogram import Histogram
 from tradewind.scale.load import run_load

@@ -213,6 +213,7 @@ def run_load(
     timeout_s: float | None = None,
     max_lag_ms: float | None = None,
     schedule: str = "poisson",
+    multiple: float | None = None,
     allow_remote: bool = False,
 ) -> LoadResult:
     """Offers `rate` requests per second for `duration_s` and says what became of them.
@@ -233,6 +234,7 @@ def run_load(
         timeout_s=timeout_s,
         max_lag_ms=max_lag_ms,
         schedule=schedule,
+        multiple=multiple,
         allow_remote=allow_remote,
     )
     return execute(plan, bodies)
@@ -285,6 +287,7 @@ def _summarize(plan: LoadPlan, meter: _Meter, started_s: float) -> LoadResult:
         kept_schedule=verdict != NO_VERDICT,
         verdict=verdict,
         why=why,
+        multiple=plan.multiple,
         started_s=started_s,
         histogram=latency.to_dict(),
     )

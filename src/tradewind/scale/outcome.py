@@ -29,6 +29,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """When a request is given up; ten deadlines, and at least 1 s, when None."""
     max_lag_ms: float | None = None
     """Largest p99 lateness of the generator itself; a tenth of the deadline, at least 2 ms, when None."""
+    multiple: float | None = None
+    """The rate as a multiple of measured capacity, when it was chosen so; kept in the result."""
     allow_remote: bool = False
 
     def give_up_s(self) -> float:

@@ -1,0 +1,253 @@
+"""`tradewind load`, `report` and `doctor`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tradewind.cli.output import Output, emit
+from tradewind.names import ExitCode
+
+if TYPE_CHECKING:
+    from tradewind.scale.outcome import LoadResult
+
+_COLUMNS = (
+    "load", "offered_per_s", "goodput_per_s", "attainment", "refused", "errors",
+    "p50_ms", "p90_ms", "p99_ms", "p999_ms", "verdict",
+)  # fmt: skip
+
+OutputFlag = Annotated[
+    Output, Parameter(name=["--output", "-o"], help="table for people, json for programs.")
+]
+
+
+def load(
+    url: str,
+    *,
+    rate: Annotated[
+        list[str],
+        Parameter(
+            help="Requests per second, or a multiple of measured capacity: 200, 0.5x. Repeat for several levels."
+        ),
+    ],
+    duration: Annotated[str, Parameter(help="Length of each level, such as 20s or 5m.")] = "20s",
+    deadline: Annotated[str, Parameter(help="An answer later than this is not goodput.")] = "50ms",
+    body: Annotated[
+        Path | None, Parameter(help="File with one JSON body a line, POSTed in turn; GET without it.")
+    ] = None,
+    header: Annotated[list[str] | None, Parameter(help="'name: value', repeatable.")] = None,
+    objective: Annotated[float, Parameter(help="Share of requests that must be in time to pass.")] = 0.99,
+    warmup: Annotated[str, Parameter(help="Load sent before counting begins.")] = "1s",
+    connections: Annotated[int, Parameter(help="Most connections open at once.")] = 512,
+    seed: Annotated[int, Parameter(help="Seed of the arrival times.")] = 0,
+    run: Annotated[str | None, Parameter(help="Keep the results with this run, for its report.")] = None,
+    allow_remote: Annotated[
+        bool, Parameter(negative=(), help="Allow a target that is not this machine. Only load what is yours.")
+    ] = False,
+    output: OutputFlag = "table",
+) -> int:
+    """Offer open-loop load to an endpoint and measure latency and goodput.
+
+    Requests leave at Poisson arrival times fixed in advance, whether or not earlier ones were
+    answered, as independent users would send them. Latency counts from the scheduled instant, so a
+    stall is charged to every request that was due during it. When the generator itself could not keep
+    its schedule, there is no verdict.
+
+    Exit codes: 0 every level met the objective, 4 one missed it, 5 no verdict.
+
+    Examples:
+
+        tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 200 --duration 20s
+
+        tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 0.5x --rate 1x --rate 2x --run last
+    """
+    from tradewind.scale.load import execute
+    from tradewind.scale.outcome import LoadPlan
+    from tradewind.spec import parse_duration_s
+
+    bodies = read_bodies(body) if body else None
+    deadline_ms = parse_duration_s(deadline) * 1000
+    headers = dict(parse_header(text) for text in header or ())
+    run_id = find_run(run) if run else None
+    results = []
+    for per_s, multiple in rates(rate, url, bodies, deadline_ms, headers, allow_remote):
+        plan = LoadPlan(
+            url=url,
+            rate=per_s,
+            duration_s=parse_duration_s(duration),
+            deadline_ms=deadline_ms,
+            objective=objective,
+            headers=headers,
+            seed=seed,
+            warmup_s=parse_duration_s(warmup),
+            connections=connections,
+            multiple=multiple,
+            allow_remote=allow_remote,
+        )
+        results.append(execute(plan, bodies))
+        if run_id:
+            keep(run_id, results[-1])
+    show(results, output)
+    return exit_code(results)
+
+
+def rates(
+    texts: list[str], url: str, bodies: Any, deadline_ms: float, headers: dict[str, str], allow_remote: bool
+) -> list[tuple[float, float | None]]:
+    """Each `--rate` as (requests per second, multiple of capacity or None); measures capacity if asked to."""
+    from tradewind.errors import SpecError
+    from tradewind.scale.capacity import find_capacity
+
+    try:
+        parsed = [(float(text.removesuffix("x")), text.endswith("x")) for text in texts]
+    except ValueError:
+        raise SpecError(
+            f"--rate {' '.join(texts)}: write 200 for requests per second, 0.5x for half of capacity"
+        ) from None
+    if not any(relative for _, relative in parsed):
+        return [(value, None) for value, _ in parsed]
+    capacity = find_capacity(url, bodies, deadline_ms=deadline_ms, headers=headers, allow_remote=allow_remote)
+    print(
+        f"capacity: {capacity.per_s:.0f}/s with {capacity.concurrency} connections", file=sys.stderr
+    )
+    return [
+        (value * capacity.per_s, value) if relative else (value, None) for value, relative in parsed
+    ]
+
+
+def read_bodies(path: Path) -> list[bytes]:
+    """The JSON bodies of a file, one a line; names the first line that is not JSON."""
+    import json
+
+    from tradewind.errors import SpecError
+
+    if not path.is_file():
+        raise SpecError(f"--body {path}: no such file; it holds one JSON body a line")
+    bodies = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise SpecError(f"{path}, line {number}: not JSON ({error}); one body a line") from error
+        bodies.append(line.strip())
+    if not bodies:
+        raise SpecError(f"{path}: holds no body; write one JSON body a line")
+    return bodies
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """A header from 'name: value'."""
+    from tradewind.errors import SpecError
+
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise SpecError(f"--header {text!r}: write it as 'name: value'")
+    return name.strip(), value.strip()
+
+
+def find_run(ref: str) -> str:
+    """The id of the run that results are kept with; fails before any load is sent."""
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return store.run(ref).id
+
+
+def keep(run: str, result: "LoadResult") -> None:
+    """Appends a result to the run's events, where its report finds it."""
+    import time
+
+    import msgspec
+
+    from tradewind.store import Event, open_store
+
+    event = Event(run=run, attempt=0, t_s=time.time(), kind="load", data=msgspec.to_builtins(result))
+    with open_store() as store:
+        store.add_events([event])
+
+
+def show(results: list["LoadResult"], output: Output) -> None:
+    """Prints results; the reasons behind each verdict follow the table."""
+    import msgspec
+
+    rows = [msgspec.to_builtins(result) for result in results]
+    if output == "json":
+        emit(rows, output)
+        return
+    named = [{"load": f"{r.multiple:g}x" if r.multiple else f"{r.rate:g}/s"} for r in results]
+    emit([name | row for name, row in zip(named, rows, strict=True)], output, _COLUMNS)
+    for name, result in zip(named, results, strict=True):
+        print(f"{name['load']}: {result.verdict}: {result.why}")
+
+
+def exit_code(results: list["LoadResult"]) -> int:
+    """5 when any level has no verdict, else 4 when any failed, else 0."""
+    verdicts = {result.verdict for result in results}
+    if "no-verdict" in verdicts:
+        return ExitCode.NO_VERDICT
+    return ExitCode.REFUSED if "fail" in verdicts else ExitCode.OK
+
+
+def report(
+    run: str = "last",
+    *,
+    out: Annotated[Path, Parameter(help="Where the page goes.")] = Path("report.html"),
+    output: OutputFlag = "table",
+) -> int:
+    """Write one self-contained HTML page about a run, and its brief in the terminal.
+
+    Curves, the ledger of wall time, failures and recoveries, latency and goodput under load (from
+    `tradewind load --run RUN`). The page needs no network. RUN is an id, the start of one, a name, or `last`.
+
+    Example:
+
+        tradewind report last --out report.html
+    """
+    from tradewind.console.report import render
+    from tradewind.console.view import collect
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        view = collect(run, store)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render(view), encoding="utf-8")
+    if output == "json":
+        from tradewind.console.brief import summary
+
+        emit(summary(view) | {"report": str(out.absolute())}, output)
+        return ExitCode.OK
+    from rich.console import Console
+
+    from tradewind.console.brief import brief
+
+    console = Console()
+    console.print(brief(view))
+    print(f"report: {out.absolute()}")
+    return ExitCode.OK
+
+
+def doctor(*, output: OutputFlag = "table") -> int:
+    """Check this machine for what Tradewind needs, and say how to get what is missing.
+
+    Exits 1 when something necessary is missing; absent optional parts only inform.
+    """
+    from tradewind.console.doctor import diagnose
+
+    checks = diagnose()
+    if output == "json":
+        emit(checks, output)
+    else:
+        rows = [
+            {
+                "check": check.name,
+                "ok": "ok" if check.ok else ("MISSING" if check.needed else "absent"),
+                "detail": check.detail,
+                "remedy": "" if check.ok else check.remedy,
+            }
+            for check in checks
+        ]
+        emit(rows, output, ("check", "ok", "detail", "remedy"))
+    return ExitCode.OK if all(check.ok or not check.needed for check in checks) else ExitCode.FAILED

@@ -1,0 +1,1 @@
+"""What a person looks at: the report page, its brief, the check of the machine."""

@@ -1,0 +1,106 @@
+"""The report's section about serving: latency and goodput against offered load."""
+
+from collections.abc import Sequence
+
+from tradewind.console.charts import LineChart, Mark, Series, line_chart
+from tradewind.console.markup import Html, table, tag
+from tradewind.console.runview import plot, section
+from tradewind.console.scales import number
+from tradewind.scale.outcome import NO_VERDICT, LoadResult
+
+_TONES = {"pass": "good", "fail": "bad", NO_VERDICT: "warn"}
+
+
+def load_section(loads: Sequence[LoadResult]) -> Html:
+    """Latency and goodput against offered load, and the figures of every level."""
+    if not loads:
+        return Html()
+    deadline = f"{loads[-1].deadline_ms:g} ms"
+    lead = (
+        "Open loop: requests leave when they are due, and latency counts from that instant, so a stall is "
+        "charged to everyone who waited. Goodput is what was answered inside the deadline."
+    )
+    if any(load.verdict == NO_VERDICT for load in loads):
+        lead += " Hollow points have no verdict: the generator could not keep its own schedule."
+    charts = tag(
+        "div",
+        plot(tag("h3", "Latency"), _latency(loads)),
+        plot(tag("h3", f"Goodput inside {deadline}"), _goodput(loads)),
+        class_="pair",
+    )
+    return section("Under load", lead, charts, _table(loads))
+
+
+def _hollow(loads: Sequence[LoadResult]) -> frozenset[int]:
+    return frozenset(at for at, load in enumerate(loads) if load.verdict == NO_VERDICT)
+
+
+def _series(name: str, colour: str, loads: Sequence[LoadResult], values: Sequence[float]) -> Series:
+    points = [(load.offered_per_s, value) for load, value in zip(loads, values, strict=True)]
+    return Series(name=name, points=points, colour=colour, dots=True, hollow=_hollow(loads))
+
+
+def _latency(loads: Sequence[LoadResult]) -> Html:
+    series = [
+        _series("p50", "c-1", loads, [load.p50_ms for load in loads]),
+        _series("p90", "c-2", loads, [load.p90_ms for load in loads]),
+        _series("p99", "c-4", loads, [load.p99_ms for load in loads]),
+        _series("p99.9", "c-5", loads, [load.p999_ms for load in loads]),
+    ]
+    slos = [Mark(at=ms, label=f"SLO {ms:g} ms") for ms in sorted({load.deadline_ms for load in loads})]
+    chart = LineChart(
+        title="Latency percentiles against offered load",
+        series=series,
+        x_label="offered requests per second",
+        y_label="ms",
+        log_y=True,
+        zero_x=True,
+        across=slos,
+    )
+    return line_chart(chart)
+
+
+def _goodput(loads: Sequence[LoadResult]) -> Html:
+    offered = [load.offered_per_s for load in loads]
+    ideal = Series(
+        name="offered", points=[(0.0, 0.0), (max(offered), max(offered))], colour="c-soft", dashed=True
+    )
+    series = [
+        ideal,
+        _series("refused", "c-3", loads, [load.refused / load.duration_s for load in loads]),
+        _series("goodput", "c-1", loads, [load.goodput_per_s for load in loads]),
+    ]
+    chart = LineChart(
+        title="Goodput against offered load",
+        series=series,
+        x_label="offered requests per second",
+        y_label="requests per second",
+        zero_x=True,
+        zero_y=True,
+    )
+    return line_chart(chart)
+
+
+def _table(loads: Sequence[LoadResult]) -> Html:
+    header = [
+        "load", "offered/s", "goodput/s", "in time", "refused", "errors", "p50 ms", "p90 ms", "p99 ms",
+        "p99.9 ms", "own lag p99", "verdict",
+    ]  # fmt: skip
+    rows: list[list[str | None]] = [
+        [
+            f"{load.multiple:g}x capacity" if load.multiple else f"{load.rate:g}/s",
+            number(load.offered_per_s),
+            number(load.goodput_per_s),
+            f"{load.attainment:.2%}",
+            f"{load.refused:,}",
+            f"{load.errors:,}",
+            number(load.p50_ms),
+            number(load.p90_ms),
+            number(load.p99_ms),
+            number(load.p999_ms),
+            f"{load.schedule_lag_p99_ms:.2f} ms",
+            tag("b", load.verdict, class_=_TONES.get(load.verdict, "warn"), title=load.why),
+        ]
+        for load in loads
+    ]
+    return table(header, rows)
