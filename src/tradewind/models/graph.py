@@ -5,6 +5,7 @@
 from anywhere, so the graph is written here as a list of operators from a closed set, and read back the same way.
 """
 
+import keyword
 import math
 import operator
 import re
@@ -45,7 +46,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 _FUNCTION_NAMES = {function: name for name, function in _FUNCTIONS.items()}
 _NAMESPACES = frozenset({"aten", "prims"})
-_REFUSED_OPERATORS = frozenset({"aten.from_file", "aten.save", "aten._assert_async"})
+_REFUSED_OPERATORS = frozenset({"aten.from_file", "aten.save"})
+_SCALARS = frozenset({"number", "SymInt"})
 _OPERATOR = re.compile(r"(\w+)\.(\w+)\.(\w+)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _WEIGHT = re.compile(r"\w+(\.\w+)*", re.ASCII)
@@ -74,12 +76,15 @@ def to_json(program: ExportedProgram) -> tuple[dict[str, Any], dict[str, torch.T
     """
     tensors: dict[str, torch.Tensor] = {}
     weights: dict[str, str] = {}
+    stored: dict[Any, str] = {}
     inputs: list[str] = []
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             assert spec.target is not None
-            weights[spec.arg.name] = spec.target
-            tensors[spec.target] = _tensor_of(program, spec.target)
+            tensor = _tensor_of(program, spec.target)
+            key = stored.setdefault(_storage_of(tensor) or spec.target, spec.target)
+            weights[spec.arg.name] = key
+            tensors[key] = tensor
         elif spec.kind is InputKind.USER_INPUT:
             inputs.append(spec.arg.name)
         else:
@@ -119,7 +124,15 @@ def from_json(
     """
     try:
         return _build(graph, tensors, torch.device(device))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        RuntimeError,
+    ) as error:
         raise IntegrityError(f"{source}: not a program graph: {error}") from error
 
 
@@ -128,25 +141,34 @@ def _build(
 ) -> fx.GraphModule:
     if graph["format"] != FORMAT:
         raise ValueError(f"format {graph['format']!r}, this version reads {FORMAT}")
-    root = torch.nn.Module()
-    result = fx.Graph()
-    nodes: dict[str, fx.Node] = {}
+    root, result = torch.nn.Module(), fx.Graph()
+    nodes = _Nodes()
     for name in graph["inputs"]:
-        nodes[name] = result.placeholder(_checked(_NAME, name))
-    for index, (name, key) in enumerate(graph["weights"].items()):
-        # Attribute names are ours: fx writes them into the Python it generates.
-        attribute = f"w{index}_{_checked(_WEIGHT, key).replace('.', '_')}"
-        root.register_buffer(attribute, tensors[key].to(device))
-        nodes[_checked(_NAME, name)] = result.get_attr(attribute)
+        nodes.define(name, result.placeholder(_checked(_NAME, name)))
+    attributes: dict[str, str] = {}
+    for name, key in graph["weights"].items():
+        if key not in attributes:
+            # Attribute names are ours: fx writes them into the Python it generates.
+            attributes[key] = f"w{len(attributes)}_{_checked(_WEIGHT, key).replace('.', '_')}"
+            root.register_buffer(attributes[key], tensors[key].to(device))
+        nodes.define(name, result.get_attr(attributes[key]))
     for node in graph["nodes"]:
-        name = _checked(_NAME, node["name"])
-        if name in nodes:
-            raise ValueError(f"{name!r} is defined twice")
+        target = _target(node["target"])
         args = tuple(_decode(a, nodes, device) for a in node["args"])
         kwargs = {_checked(_NAME, k): _decode(v, nodes, device) for k, v in node["kwargs"].items()}
-        nodes[name] = result.create_node("call_function", _target(node["target"]), args, kwargs, name=name)
+        name = _checked(_NAME, node["name"])
+        nodes.define(name, result.create_node("call_function", target, args, kwargs, name))
     result.output(_decode(graph["outputs"], nodes, device))
     return fx.GraphModule(root, result)
+
+
+class _Nodes(dict[str, fx.Node]):
+    """Nodes by the name they have in the file; each name is defined once."""
+
+    def define(self, name: Any, node: fx.Node) -> None:
+        if _checked(_NAME, name) in self:
+            raise ValueError(f"{name!r} is defined twice")
+        self[name] = node
 
 
 def _tensor_of(program: ExportedProgram, target: str) -> torch.Tensor:
@@ -154,6 +176,13 @@ def _tensor_of(program: ExportedProgram, target: str) -> torch.Tensor:
         program.state_dict[target] if target in program.state_dict else program.constants[target]
     )
     return value.detach()
+
+
+def _storage_of(tensor: torch.Tensor) -> tuple[Any, ...] | None:
+    """What two tied weights have in common; None for an empty tensor, whose address means nothing."""
+    if tensor.numel() == 0:
+        return None
+    return tensor.data_ptr(), tensor.dtype, tensor.device, tuple(tensor.shape), tensor.stride()
 
 
 def _node_to_json(node: fx.Node) -> dict[str, Any]:
@@ -187,6 +216,10 @@ def _target(name: str) -> Callable[..., Any]:
     if overload not in packet.overloads():
         raise ValueError(f"operator {name!r} does not exist in torch {torch.__version__}")
     target: Callable[..., Any] = getattr(packet, overload)
+    schema = target._schema  # type: ignore[attr-defined]
+    types = [str(x.type) for x in (*schema.arguments, *schema.returns)]
+    if schema.is_mutable or not any("Tensor" in t or t in _SCALARS for t in types):
+        raise ValueError(f"operator {name!r} has side effects")
     return target
 
 
@@ -235,6 +268,6 @@ def _decode(value: Any, nodes: Mapping[str, fx.Node], device: torch.device) -> A
 
 
 def _checked(pattern: re.Pattern[str], text: Any) -> str:
-    if not isinstance(text, str) or not pattern.fullmatch(text):
+    if not isinstance(text, str) or not pattern.fullmatch(text) or keyword.iskeyword(text):
         raise ValueError(f"{text!r} is not a name")
     return text

@@ -72,20 +72,20 @@ def _encode(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
 
 
-def digest_of(data: bytes) -> File:
+def digest_of(data: bytes | bytearray) -> File:
     return File(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
-def read(folder: pathlib.Path) -> tuple[Manifest, dict[str, bytes]]:
+def read(folder: pathlib.Path) -> tuple[Manifest, dict[str, bytearray]]:
     """The manifest and every file's bytes, read once and verified; what is returned is what was checked.
 
     Raises IntegrityError naming the file that is damaged, missing or not in the manifest.
     """
     manifest = _read_manifest(folder)
     _check_listing(folder, manifest)
-    contents: dict[str, bytes] = {}
+    contents: dict[str, bytearray] = {}
     for path, file in manifest.files.items():
-        contents[path] = _read_file(folder / path, limit=file.size)
+        contents[path] = _read_file(folder / path)
         if digest_of(contents[path]) != file:
             raise IntegrityError(
                 f"{folder / path}: the bytes are not those that were published; publish again"
@@ -126,13 +126,20 @@ def _check_listing(folder: pathlib.Path, manifest: Manifest) -> None:
         raise IntegrityError(f"{folder / extra}: not in the package's manifest")
 
 
-def _read_file(path: pathlib.Path, limit: int | None = None) -> bytes:
-    """All bytes of a plain file; never follows a link, and reads at most one byte over `limit`."""
+def _read_file(path: pathlib.Path) -> bytearray:
+    """All bytes of a plain file; never follows a link, never waits on a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise IntegrityError(f"{path}: a package holds plain files and folders only")
-        return file.read(-1 if limit is None else limit + 1)
+        data = bytearray(status.st_size)
+        view, filled = memoryview(data), 0
+        while filled < len(data) and (count := file.readinto(view[filled:])):
+            filled += count
+    view.release()
+    del data[filled:]
+    return data

@@ -24,7 +24,7 @@ _OUTPUTS = {"recommend": {"encode": ["query"], "rank": ["scores"]}, "generic": {
 class Package:
     """A verified package, held in memory as it was read from disk."""
 
-    def __init__(self, path: pathlib.Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    def __init__(self, path: pathlib.Path, manifest: Manifest, contents: Mapping[str, bytearray]) -> None:
         self.path = path
         self.manifest = manifest
         self._contents = contents
@@ -77,17 +77,13 @@ class Package:
     def _json(self, path: str) -> dict[str, Any]:
         try:
             return msgspec.json.decode(self._contents[path], type=dict[str, Any])
-        except (KeyError, msgspec.DecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise IntegrityError(f"{self.path / path}: not JSON: {error}") from error
 
     def _safetensors(self, path: str) -> "dict[str, torch.Tensor]":
-        import safetensors
-        import safetensors.torch
+        from tradewind.models.tensors import load
 
-        try:
-            return safetensors.torch.load(self._contents[path])
-        except (KeyError, safetensors.SafetensorError) as error:
-            raise IntegrityError(f"{self.path / path}: not safetensors: {error}") from error
+        return load(self._contents[path], str(self.path / path))
 
 
 def open_package(path: pathlib.Path | str, *, digest: str | None = None) -> Package:
@@ -130,12 +126,9 @@ def write_package(
     folder.mkdir(parents=True, exist_ok=False)
     contents, signatures = _program_files(programs, {**_OUTPUTS[task], **(outputs or {})})
     groups = dict(tensors or {})
-    for group, values in groups.items():
-        contents[f"tensors/{group}.safetensors"] = _dump_tensors(values)
+    contents |= _tensor_files(groups, evaluation)
     for vocabulary, ids in (vocabularies or {}).items():
         contents[f"vocabularies/{vocabulary}.json"] = msgspec.json.encode(list(ids))
-    if evaluation:
-        contents["evaluation.safetensors"] = _dump_tensors(evaluation)
     manifest = Manifest(
         format=1,
         name=name,
@@ -158,6 +151,7 @@ def _program_files(
 ) -> tuple[dict[str, bytes], dict[str, Signature]]:
     from tradewind.models.graph import normalize, to_json
     from tradewind.models.signature import signature_of
+    from tradewind.models.tensors import dump
 
     contents: dict[str, bytes] = {}
     signatures: dict[str, Signature] = {}
@@ -165,25 +159,29 @@ def _program_files(
         signatures[name] = signature_of(exported, outputs.get(name))
         graph, weights = to_json(normalize(exported))
         contents[f"programs/{name}.json"] = msgspec.json.encode(graph)
-        contents[f"weights/{name}.safetensors"] = _dump_tensors(weights)
+        contents[f"weights/{name}.safetensors"] = dump(weights)
     return contents, signatures
 
 
-def _dump_tensors(tensors: "Mapping[str, torch.Tensor]") -> bytes:
-    import safetensors.torch
+def _tensor_files(
+    groups: "Mapping[str, Mapping[str, torch.Tensor]]", evaluation: "Mapping[str, torch.Tensor] | None"
+) -> dict[str, bytes]:
+    from tradewind.models.tensors import dump
 
-    # Clones, because safetensors refuses tensors that share memory.
-    return safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+    contents = {f"tensors/{group}.safetensors": dump(values) for group, values in groups.items()}
+    if evaluation:
+        contents["evaluation.safetensors"] = dump(evaluation)
+    return contents
 
 
-def write_contents(folder: pathlib.Path, contents: Mapping[str, bytes], manifest: bytes) -> None:
+def write_contents(folder: pathlib.Path, contents: Mapping[str, bytes | bytearray], manifest: bytes) -> None:
     """Write a package's files and, last, its manifest, each flushed to disk."""
     for path, data in contents.items():
         _write_file(folder / path, data)
     _write_file(folder / MANIFEST, manifest)
 
 
-def _write_file(path: pathlib.Path, data: bytes) -> None:
+def _write_file(path: pathlib.Path, data: bytes | bytearray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as file:
         file.write(data)

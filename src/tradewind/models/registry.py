@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -99,7 +100,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _place(manifest: Manifest, contents: dict[str, bytes], name: str) -> pathlib.Path:
+def _place(manifest: Manifest, contents: Mapping[str, bytearray], name: str) -> pathlib.Path:
     """Write a read-only copy under a temporary name, then give it its name in one step."""
     from tradewind.store import home
 
