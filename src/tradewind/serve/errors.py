@@ -1,0 +1,12 @@
+"""The one error a client meets: a status and a sentence."""
+
+from tradewind.errors import TradewindError
+
+
+class RequestError(TradewindError):
+    """A request that is not answered with a result; `status` is the HTTP status it becomes."""
+
+    def __init__(self, status: int, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,240 @@
+"""Model workers as processes of their own: started, called, found dead by end-of-file, replaced."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import structlog
+
+from tradewind.errors import TradewindError
+from tradewind.serve import wire
+
+MAX_RESTART_DELAY_S = 10.0
+
+log = structlog.get_logger()
+_decode_reply: Callable[[bytes], wire.Reply] = msgspec.json.Decoder(wire.Reply).decode
+
+
+class WorkerLost(Exception):
+    """The worker died before it answered."""
+
+
+class WorkerOptions(NamedTuple):
+    """What a worker is started with."""
+
+    package: str
+    max_batch: int
+    candidates: int
+    index_kind: str = "exact"
+    threads: int = 1
+
+    def command(self, fd: int, measured: bool) -> list[str]:
+        return [
+            *(sys.executable, "-m", "tradewind.serve.worker", self.package),
+            *("--fd", str(fd)),
+            *("--max-batch", str(self.max_batch)),
+            *("--candidates", str(self.candidates)),
+            *("--index", self.index_kind),
+            *("--threads", str(self.threads)),
+            "--measure" if measured else "--no-measure",
+        ]
+
+
+class Worker(asyncio.Protocol):
+    """One worker process and the socket to it; one call at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        self.process = process
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._buffer = bytearray()
+        self._waiter: asyncio.Future[tuple[wire.Reply, bytes]] | None = None
+        self._transport: asyncio.Transport
+
+    @classmethod
+    async def start(cls, options: WorkerOptions, measured: bool) -> "Worker":
+        """Start the process; it can be called once `ready` has returned."""
+        ours, theirs = socket.socketpair()
+        env = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+        with theirs:
+            fd = theirs.fileno()
+            process = subprocess.Popen(
+                options.command(fd, measured),
+                pass_fds=[fd],
+                env=env,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+            )
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, worker = await loop.create_unix_connection(lambda: cls(process), sock=ours)
+        return worker
+
+    async def ready(self) -> tuple[wire.Description, bytes]:
+        """Wait until the package is loaded and measured; return what it is and its vocabulary as JSON."""
+        reply, body = await self._answer()
+        if reply.ready is None:
+            raise TradewindError(f"the model could not be loaded: {reply.error}")
+        return reply.ready, body
+
+    async def call(self, call: wire.Call, buffers: Sequence[wire.Buffer]) -> tuple[wire.Reply, bytes]:
+        """Run one batch. Raises WorkerLost when the process dies first."""
+        if self.lost.done():
+            raise WorkerLost
+        self._transport.writelines(wire.pack(call, buffers))
+        return await self._answer()
+
+    def stop(self) -> None:
+        """Close the socket, end the process, and reap it."""
+        self._transport.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._deliver()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(WorkerLost())
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    async def _answer(self) -> tuple[wire.Reply, bytes]:
+        self._waiter = self._loop.create_future()
+        if self.lost.done():
+            raise WorkerLost
+        self._deliver()
+        return await self._waiter
+
+    def _deliver(self) -> None:
+        frame = wire.cut(self._buffer)
+        if frame is not None and self._waiter is not None and not self._waiter.done():
+            head, body, end = frame
+            del self._buffer[:end]
+            self._waiter.set_result((_decode_reply(head), body))
+
+
+class Pool:
+    """Keeps `num_workers` answering, and `num_spares` loaded beside them so that a loss costs no start-up.
+
+    Spares are workers like the others; `take` never hands out more than `num_workers` at once.
+    """
+
+    def __init__(
+        self, options: WorkerOptions, num_workers: int, num_spares: int, on_change: Callable[[], None]
+    ) -> None:
+        self.num_workers = num_workers
+        self.restarts = 0
+        self._options = options
+        self._target = num_workers + num_spares
+        self._on_change = on_change
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def start(self) -> tuple[wire.Description, bytes]:
+        """Start the first worker and return what it serves; the others follow in the background.
+
+        Raises TradewindError with the worker's own words when the package cannot be loaded.
+        """
+        worker = await Worker.start(self._options, measured=True)
+        try:
+            description = await worker.ready()
+        except WorkerLost:
+            worker.stop()
+            raise TradewindError(
+                f"the model worker ended with code {worker.process.returncode} while loading {self._options.package}"
+            ) from None
+        except TradewindError:
+            worker.stop()
+            raise
+        self._adopt(worker)
+        for _ in range(self._target - 1):
+            self._spawn(self._replace())
+        return description
+
+    @property
+    def size(self) -> int:
+        """Workers that are loaded and alive."""
+        return len(self._idle) + len(self._busy)
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids of the loaded workers."""
+        return [worker.process.pid for worker in (*self._busy, *self._idle)]
+
+    def take(self) -> Worker | None:
+        """Return an idle worker, now busy; None when there is none or enough are busy."""
+        if not self._idle or len(self._busy) >= self.num_workers:
+            return None
+        worker = self._idle.pop()
+        self._busy.add(worker)
+        return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """Return a worker after its call; a dead one is left to its watcher."""
+        if worker in self._busy:
+            self._busy.discard(worker)
+            if not worker.lost.done():
+                self._idle.append(worker)
+
+    async def close(self) -> None:
+        """Stop every worker."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in (*self._idle, *self._busy):
+            worker.stop()
+
+    def _adopt(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        self._spawn(self._watch(worker))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, worker: Worker) -> None:
+        await asyncio.shield(worker.lost)
+        self._busy.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.stop()
+        self.restarts += 1
+        log.warning("worker lost", pid=worker.process.pid, exit_code=worker.process.returncode)
+        self._on_change()
+        await self._replace()
+
+    async def _replace(self) -> None:
+        delay_s = 0.05
+        while not self._stopping:
+            worker = await Worker.start(self._options, measured=False)
+            try:
+                await worker.ready()
+            except asyncio.CancelledError:
+                worker.stop()
+                raise
+            except (WorkerLost, TradewindError) as error:
+                worker.stop()
+                log.error("worker did not start", error=str(error), retry_in_s=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
+            else:
+                self._adopt(worker)
+                self._on_change()
+                return

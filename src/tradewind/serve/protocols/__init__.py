@@ -1,0 +1,1 @@
+"""The languages a replica speaks: Open Inference Protocol v2 and the recommendation route."""

@@ -1,0 +1,86 @@
+"""`POST /v1/recommend`: a user's history in, items and scores out."""
+
+from array import array
+from collections.abc import Mapping
+
+import msgspec
+
+from tradewind.serve.catalogue import DEFAULT_K, MAX_UNIX_S, Catalogue, Event
+from tradewind.serve.dispatch import Tensor
+from tradewind.serve.errors import RequestError
+from tradewind.serve.served import Prepared
+
+MAX_FLOAT32 = 3.4028234e38
+
+
+class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A history, oldest first: item ids, or events with time and rating."""
+
+    history: list[str | int | Event]
+    k: int = DEFAULT_K
+    exclude_seen: bool = True
+    user: dict[str, float] = {}
+    now: float | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One recommended item, best first."""
+
+    item: str
+    score: float
+
+
+class RecommendResponse(msgspec.Struct, frozen=True):
+    """The answer: at most `k` items, fewer where the catalogue has no more."""
+
+    model: str
+    items: list[Item]
+
+
+_decoder = msgspec.json.Decoder(RecommendRequest)
+
+
+def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int]:
+    """Return the job of a request body, and `k`. Raises RequestError (400) naming what is wrong and where."""
+    try:
+        request = _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(400, f"not a recommendation request: {error}") from None
+    now = None if request.now is None else _unix_s(request.now, "now")
+    events = [event if isinstance(event, Event) else Event(event) for event in request.history]
+    prepared = catalogue.user(
+        [catalogue.position(event.item) for event in events],
+        _timestamps(events),
+        [_finite(event.rating, "rating") for event in events],
+        k=catalogue.check_k(request.k),
+        exclude_seen=request.exclude_seen,
+        now=now,
+        features={name: _finite(value, name) for name, value in request.user.items()},
+    )
+    return prepared, request.k
+
+
+def render(model: str, k: int, tensors: Mapping[str, Tensor], catalogue: Catalogue) -> RecommendResponse:
+    """Return the answer to one user: the first `k` items of the row, padding left out."""
+    positions, scores = array("q", bytes(tensors["items"].data)), array("f", bytes(tensors["scores"].data))
+    pairs = zip(positions[:k], scores[:k], strict=True)
+    return RecommendResponse(model, [Item(catalogue.items[p], s) for p, s in pairs if p])
+
+
+def _timestamps(events: list[Event]) -> list[int] | None:
+    stated = [_unix_s(e.timestamp, "timestamp") for e in events if e.timestamp is not None]
+    if stated and len(stated) != len(events):
+        raise RequestError(400, "history: give every event a timestamp, or none")
+    return stated or None
+
+
+def _unix_s(value: float, name: str) -> int:
+    if not 0 <= value <= MAX_UNIX_S:
+        raise RequestError(400, f"{name} must be unix seconds, 0 to {MAX_UNIX_S}")
+    return int(value)
+
+
+def _finite(value: float, name: str) -> float:
+    if not -MAX_FLOAT32 <= value <= MAX_FLOAT32:
+        raise RequestError(400, f"{name[:80]!r} is out of range for FP32")
+    return value

@@ -1,0 +1,171 @@
+"""Open Inference Protocol v2 over HTTP: JSON tensors, and the binary tensor data extension."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tradewind.serve.errors import RequestError
+from tradewind.serve.protocols.values import Value, from_binary, from_json, to_binary, to_json
+from tradewind.serve.served import ServedModel
+from tradewind.serve.wire import Port
+
+HEADER_LENGTH = "inference-header-content-length"
+EXTENSIONS = ("binary_tensor_data",)
+UNSUPPORTED = {
+    "classification": "classification is not supported; ask for the tensor",
+    "shared_memory_region": "shared memory is not supported; send the tensor in the request",
+    "sequence_id": "sequences are not supported; each request stands alone",
+}
+
+
+class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
+    """One input tensor; without `data` its bytes follow the JSON header."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = msgspec.UNSET
+
+
+class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """One output that the client asks for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON part of an inference request."""
+
+    inputs: list[RequestInput]
+    outputs: list[RequestedOutput] = []
+    id: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class Inference(NamedTuple):
+    """A request after parsing: values by input name, and how the answer is wanted."""
+
+    request: InferRequest
+    inputs: dict[str, Value]
+
+
+class Answer(NamedTuple):
+    """Body of an inference response; `header_length` is None when all of it is JSON."""
+
+    body: bytes
+    header_length: int | None
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+
+
+def parse(body: bytes, header_length: str | None) -> Inference:
+    """Parse an inference request. Raises RequestError (400) naming what is wrong and where."""
+    size = _header_size(header_length, len(body))
+    try:
+        request = _decoder.decode(body[:size])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(400, f"not an inference request: {error}") from None
+    _refuse_unsupported(request.parameters)
+    for output in request.outputs:
+        _refuse_unsupported(output.parameters)
+    rest = memoryview(body)[size:]
+    values: dict[str, Value] = {}
+    for tensor in request.inputs:
+        _refuse_unsupported(tensor.parameters)
+        if tensor.name in values:
+            raise RequestError(400, f"input {tensor.name!r} is given twice")
+        values[tensor.name], rest = _value(tensor, rest)
+    if rest.nbytes:
+        raise RequestError(400, f"{rest.nbytes} bytes follow the last binary tensor")
+    return Inference(request, values)
+
+
+def timeout_us(request: InferRequest) -> int | None:
+    """Return the request's `timeout` in microseconds; None when it states none."""
+    value = request.parameters.get("timeout")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise RequestError(400, "parameter 'timeout' must be microseconds, an integer that is not negative")
+    return value
+
+
+def render(model: ServedModel, version: str, inference: Inference, values: dict[str, Value]) -> Answer:
+    """Return the response body: the outputs asked for, each as JSON or binary as asked."""
+    request = inference.request
+    default = request.parameters.get("binary_data_output") is True
+    wanted = request.outputs or [RequestedOutput(name=name) for name in values]
+    outputs, buffers = [], []
+    for output in wanted:
+        value = values[output.name]
+        head: dict[str, Any] = {"name": output.name, "datatype": value.dtype, "shape": value.shape}
+        if output.parameters.get("binary_data", default) is True:
+            data = to_binary(value)
+            head["parameters"] = {"binary_data_size": memoryview(data).nbytes}
+            buffers.append(data)
+        else:
+            head["data"] = to_json(value)
+        outputs.append(head)
+    answer: dict[str, Any] = {"model_name": model.name, "model_version": version, "outputs": outputs}
+    if request.id:
+        answer["id"] = request.id
+    header = msgspec.json.encode(answer)
+    return Answer(b"".join([header, *buffers]), len(header)) if buffers else Answer(header, None)
+
+
+def check_outputs(model: ServedModel, request: InferRequest) -> None:
+    """Raise RequestError (400) when the client asks for an output that the model does not have."""
+    known = [port.name for port in model.outputs]
+    for output in request.outputs:
+        if output.name not in known:
+            raise RequestError(400, f"unknown output {output.name!r}; the outputs are {', '.join(known)}")
+
+
+def metadata(model: ServedModel, version: str) -> dict[str, Any]:
+    """Return the model metadata response."""
+    return {
+        "name": model.name,
+        "versions": [version],
+        "platform": "pytorch_tradewind",
+        "inputs": [_port(port) for port in model.inputs],
+        "outputs": [_port(port) for port in model.outputs],
+    }
+
+
+def _port(port: Port) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": port.name, "datatype": port.dtype, "shape": port.shape}
+    return described | {"optional": True} if port.optional else described
+
+
+def _header_size(text: str | None, total: int) -> int:
+    if text is None:
+        return total
+    if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) > total:
+        raise RequestError(
+            400, "Inference-Header-Content-Length must be the length of the JSON part of the body"
+        )
+    return int(text)
+
+
+def _value(tensor: RequestInput, rest: memoryview) -> tuple[Value, memoryview]:
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        if tensor.data is msgspec.UNSET:
+            raise RequestError(400, f"input {tensor.name!r} has no data")
+        return from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data), rest
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= rest.nbytes:
+        raise RequestError(
+            400, f"input {tensor.name!r}: binary_data_size does not fit the {rest.nbytes} bytes left"
+        )
+    if tensor.data is not msgspec.UNSET:
+        raise RequestError(400, f"input {tensor.name!r} has both JSON and binary data")
+    return from_binary(tensor.name, tensor.datatype, tensor.shape, rest[:size]), rest[size:]
+
+
+def _refuse_unsupported(parameters: dict[str, Any]) -> None:
+    for name, why in UNSUPPORTED.items():
+        if parameters.get(name):
+            raise RequestError(400, why)

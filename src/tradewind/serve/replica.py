@@ -1,0 +1,95 @@
+"""One server process: its models, its workers, its state, what it observed."""
+
+import msgspec
+import structlog
+from starlette.responses import Response
+
+from tradewind.serve import wire
+from tradewind.serve.accesslog import AccessLog
+from tradewind.serve.catalogue import Catalogue
+from tradewind.serve.dispatch import Dispatcher
+from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.metrics import Metrics
+from tradewind.serve.profile import Profile
+from tradewind.serve.recommender import RecommendModel
+from tradewind.serve.served import ProgramModel, ServedModel
+from tradewind.spec import EndpointSpec
+
+log = structlog.get_logger()
+UNMEASURED_S = {1: 1e-3}
+"""Where a program could not be measured at start-up; the first answers correct it."""
+
+
+class Replica:
+    """Everything that the routes need, alive from `start` to `close`."""
+
+    def __init__(
+        self, spec: EndpointSpec, options: WorkerOptions, version: str, num_spares: int, access_log: AccessLog
+    ) -> None:
+        self.spec = spec
+        self.version = version
+        self.max_bytes = int(spec.max_request_mib * 2**20)
+        self.models: dict[str, ServedModel] = {}
+        self.recommender: RecommendModel | None = None
+        self.label = spec.model
+        self.draining = False
+        self.num_active = 0
+        self.metrics = Metrics(spec.slo.latency_ms / 1e3)
+        self.dispatcher = Dispatcher(self.metrics)
+        self.pool = Pool(options, spec.workers, num_spares, self.dispatcher.pump)
+        self.dispatcher.pool = self.pool
+        self._access_log = access_log
+        self._restarts_seen = 0
+
+    async def start(self) -> wire.Description:
+        """Load the model in its worker. Raises TradewindError when it cannot be loaded."""
+        description, vocabulary = await self.pool.start()
+        self.label = f"{self.spec.name or description.name}@{self.version}"
+        for program, about in description.programs.items():
+            self.dispatcher.add_program(program, Profile(about.profile_s or UNMEASURED_S))
+        if description.task == "recommend":
+            self._add_recommender(description, msgspec.json.decode(vocabulary, type=list[str]))
+        else:
+            self._add_programs(description)
+        return description
+
+    @property
+    def ready(self) -> bool:
+        return not self.draining and self.pool.size > 0
+
+    @property
+    def why_not_ready(self) -> str:
+        return "draining" if self.draining else "no model worker is loaded"
+
+    def closing(self, response: Response) -> None:
+        """While draining, ask the client to open no further request on this connection."""
+        if self.draining:
+            response.headers["connection"] = "close"
+
+    def observe(self, route: str, request_id: str, code: int, seconds: float) -> None:
+        self.metrics.observe_request(route, code, seconds)
+        self._access_log.write(route, request_id, code, seconds)
+
+    def render_metrics(self) -> bytes:
+        """Return the exposition, with the gauges brought up to date."""
+        self.metrics.in_flight.set(self.dispatcher.in_flight)
+        self.metrics.workers.set(self.pool.size)
+        self.metrics.restarts.inc(self.pool.restarts - self._restarts_seen)
+        self._restarts_seen = self.pool.restarts
+        for program in self.dispatcher.programs:
+            for rows, seconds in self.dispatcher.profile(program).points.items():
+                self.metrics.profile.labels(program, str(rows)).set(seconds)
+        return self.metrics.render()
+
+    def _add_programs(self, description: wire.Description) -> None:
+        for program, about in description.programs.items():
+            self.models[program] = ProgramModel(program, program, about)
+        if len(self.models) == 1:
+            self.models.setdefault(self.spec.name or description.name, next(iter(self.models.values())))
+
+    def _add_recommender(self, description: wire.Description, items: list[str]) -> None:
+        catalogue = Catalogue(items, description.config, min(self.spec.candidates, len(items) - 1))
+        name = self.spec.name or description.name
+        max_rows = description.programs["recommend"].max_rows
+        self.recommender = RecommendModel(name, catalogue, max_rows)
+        self.models[name] = self.recommender

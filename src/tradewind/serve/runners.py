@@ -1,0 +1,132 @@
+"""What a worker can run: each program of a generic package, or the recommendation pipeline."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from tradewind.models import Package
+from tradewind.retrieve import build
+from tradewind.serve import wire
+from tradewind.serve.pipeline import Recommender
+from tradewind.serve.profile import batch_sizes, measure
+from tradewind.serve.tensors import DTYPES
+
+Tensors = dict[str, torch.Tensor]
+RECOMMEND = "recommend"
+SAMPLE_DIMENSION = 8
+
+
+class Runner(Protocol):
+    """One callable that the front process may name in a call."""
+
+    def run(self, tensors: Tensors) -> Tensors: ...
+    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program: ...
+
+
+def runners_of(package: Package, max_batch: int, candidates: int, index: str) -> dict[str, Runner]:
+    """Return what this package serves, by program name."""
+    if package.manifest.task == RECOMMEND:
+        return {RECOMMEND: PipelineRunner(package, max_batch, candidates, index)}
+    return {name: ProgramRunner(package, name, max_batch) for name in package.manifest.programs}
+
+
+class ProgramRunner:
+    """One exported program; batched on the leading dimension where every input and output shares it."""
+
+    def __init__(self, package: Package, name: str, max_batch: int) -> None:
+        self._module = package.program(name)
+        signature = package.signature(name)
+        self._inputs = tuple(_port(t) for t in signature.inputs)
+        self._outputs = tuple(_port(t) for t in signature.outputs)
+        self._max_rows = _max_rows((*self._inputs, *self._outputs), max_batch)
+
+    def run(self, tensors: Tensors) -> Tensors:
+        result = self._module(*(tensors[p.name] for p in self._inputs))
+        if isinstance(result, dict):
+            return {p.name: result[p.name] for p in self._outputs}
+        values = result if isinstance(result, (tuple, list)) else (result,)
+        return {p.name: value for p, value in zip(self._outputs, values, strict=True)}
+
+    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program:
+        sizes = batch_sizes(self._max_rows)
+        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock) if measured else {}
+        return wire.Program(
+            inputs=self._inputs, outputs=self._outputs, profile_s=profile, max_rows=self._max_rows
+        )
+
+    def _sample(self, rows: int) -> Tensors:
+        batch_symbol = self._inputs[0].symbols[0] if self._max_rows > 1 else None
+        return {p.name: _sample(p, batch_symbol, rows) for p in self._inputs}
+
+
+class PipelineRunner:
+    """The recommendation pipeline over histories of the longest length, random items."""
+
+    def __init__(self, package: Package, max_batch: int, candidates: int, index: str) -> None:
+        embedding = package.tensors("items")["embedding"]
+        self._num_items = embedding.shape[0] - 1
+        self._features = len(package.config.get("user_features", []))
+        self._history = int(package.config.get("max_history", 50))
+        self._max_rows = max_batch
+        self._recommender = Recommender(
+            package,
+            build(index, embedding.numpy(), skip=1),
+            min(candidates, self._num_items),
+            ranks="rank" in package.manifest.programs,
+        )
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return self._recommender(tensors)
+
+    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program:
+        sizes = batch_sizes(self._max_rows)
+        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock) if measured else {}
+        return wire.Program(inputs=(), outputs=(), profile_s=profile, max_rows=self._max_rows)
+
+    def _sample(self, rows: int) -> Tensors:
+        total = rows * self._history
+        items = torch.randint(1, self._num_items + 1, (total,))
+        ones = torch.ones(rows, dtype=torch.int64)
+        return {
+            "values": items,
+            "seen": items,
+            "num_seen": ones * self._history,
+            "timestamps": torch.arange(total),
+            "ratings": torch.zeros(total),
+            "lengths": ones * self._history,
+            "now": ones * total,
+            "k": ones * 10,
+            "user": torch.zeros(rows, self._features),
+        }
+
+
+def _port(tensor: Any) -> wire.Port:
+    return wire.Port(
+        name=tensor.name,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        range=tensor.range,
+        symbols=tensor.symbols,
+    )
+
+
+def _max_rows(ports: tuple[wire.Port, ...], max_batch: int) -> int:
+    """Return the rows one run may hold: more than one only where all ports share a dynamic first dimension."""
+    first = [port.symbols[0] if port.symbols else None for port in ports]
+    if first[0] is None or any(symbol != first[0] for symbol in first):
+        return 1
+    if any(symbol == first[0] for port in ports for symbol in port.symbols[1:]):
+        return 1
+    low, high = ports[0].range[0]
+    return 1 if low > 1 else min(max_batch, high or max_batch)
+
+
+def _sample(port: wire.Port, batch_symbol: str | None, rows: int) -> torch.Tensor:
+    ranges = port.range or tuple((0, None) for _ in port.shape)
+    symbols = port.symbols or tuple(None for _ in port.shape)
+    shape = []
+    for size, symbol, (low, high) in zip(port.shape, symbols, ranges, strict=True):
+        free = rows if symbol is not None and symbol == batch_symbol else max(low, SAMPLE_DIMENSION)
+        shape.append(size if size >= 0 else min(free, high or free))
+    return torch.zeros(shape, dtype=DTYPES[port.dtype])

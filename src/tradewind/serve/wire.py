@@ -1,0 +1,148 @@
+"""Frames between the front process and its model workers: a JSON header and raw tensor bytes, no pickle."""
+
+import math
+import socket
+import struct
+from collections.abc import Sequence
+
+import msgspec
+
+LENGTHS = struct.Struct("!IQ")
+"""Bytes of the header, bytes of the body."""
+
+Buffer = bytes | bytearray | memoryview
+
+ITEM_BYTES = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "UINT16": 2,
+    "UINT32": 4,
+    "UINT64": 8,
+    "INT8": 1,
+    "INT16": 2,
+    "INT32": 4,
+    "INT64": 8,
+    "FP16": 2,
+    "BF16": 2,
+    "FP32": 4,
+    "FP64": 8,
+}
+"""Bytes of one element, by Open Inference Protocol type name; BYTES has no fixed size."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """Name, type and shape of one tensor whose bytes follow in the body."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output of a program; -1 in `shape` is a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    range: tuple[tuple[int, int | None], ...] = ()
+    symbols: tuple[str | None, ...] = ()
+    optional: bool = False
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What one callable of the worker takes and gives, and how long it takes per batch size."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    profile_s: dict[int, float] = {}
+    max_rows: int = 1
+    """Rows that one run may hold; 1 where the program cannot batch."""
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of its package once it is loaded and measured; vocabulary in the body."""
+
+    name: str
+    task: str
+    digest: str
+    config: dict[str, object]
+    programs: dict[str, Program]
+    num_items: int = 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Front to worker: run `program` on the tensors in the body."""
+
+    program: str
+    tensors: tuple[TensorSpec, ...]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Worker to front: tensors, or the error that the program raised; `seconds` it ran."""
+
+    tensors: tuple[TensorSpec, ...] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    ready: Description | None = None
+
+
+def pack(header: msgspec.Struct, buffers: Sequence[Buffer] = ()) -> list[Buffer]:
+    """Return the pieces of a frame, in order."""
+    head = msgspec.json.encode(header)
+    size = sum(len(b) if isinstance(b, (bytes, bytearray)) else b.nbytes for b in buffers)
+    return [LENGTHS.pack(len(head), size) + head, *buffers]
+
+
+def views(specs: Sequence[TensorSpec], body: Buffer) -> list[memoryview]:
+    """Cut `body` into one view per tensor."""
+    view, start, cut = memoryview(body), 0, []
+    for spec in specs:
+        cut.append(view[start : start + spec.nbytes])
+        start += spec.nbytes
+    return cut
+
+
+def send(sock: socket.socket, header: msgspec.Struct, buffers: Sequence[Buffer] = ()) -> None:
+    """Send one frame on a blocking socket."""
+    sock.sendall(b"".join(pack(header, buffers)))
+
+
+def receive(sock: socket.socket) -> tuple[bytearray, bytearray] | None:
+    """Read one frame from a blocking socket; None when the peer has gone."""
+    lengths = _read(sock, LENGTHS.size)
+    if lengths is None:
+        return None
+    head_size, body_size = LENGTHS.unpack(lengths)
+    head = _read(sock, head_size)
+    body = _read(sock, body_size)
+    return None if head is None or body is None else (head, body)
+
+
+def _read(sock: socket.socket, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view.nbytes:
+        got = sock.recv_into(view)
+        if got == 0:
+            return None
+        view = view[got:]
+    return data
+
+
+def cut(buffer: bytearray) -> tuple[bytes, bytes, int] | None:
+    """Return header, body and length of the frame at the start of `buffer`; None while it is incomplete."""
+    if len(buffer) < LENGTHS.size:
+        return None
+    head_size, body_size = LENGTHS.unpack_from(buffer)
+    middle = LENGTHS.size + head_size
+    end = middle + body_size
+    if len(buffer) < end:
+        return None
+    view = memoryview(buffer)
+    head, body = bytes(view[LENGTHS.size : middle]), bytes(view[middle:end])
+    view.release()
+    return head, body, end

@@ -1,0 +1,95 @@
+"""The process that holds the model: `python -m tradewind.serve.worker`, spoken to in frames on one socket."""
+
+import argparse
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+import torch
+
+from tradewind.errors import TradewindError
+from tradewind.models import open_package
+from tradewind.serve import wire
+from tradewind.serve.runners import Runner, runners_of
+from tradewind.serve.tensors import from_torch, to_torch
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Load, measure, say so, then answer calls until the front process closes its end."""
+    args = _arguments(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(args.threads)
+    with socket.socket(fileno=args.fd) as sock, torch.inference_mode():
+        try:
+            return _serve(sock, args)
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the front process has gone; so has whoever would read an error
+
+
+def _serve(sock: socket.socket, args: argparse.Namespace) -> int:
+    try:
+        runners = _announce(sock, args)
+    except (TradewindError, ValueError, KeyError, RuntimeError) as error:
+        wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {error}"))
+        return 1
+    _answer(sock, runners)
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tradewind.serve.worker")
+    parser.add_argument("package", type=pathlib.Path)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--max-batch", type=int, default=64)
+    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--index", default="exact")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args(argv)
+
+
+def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
+    package = open_package(args.package)
+    runners = runners_of(package, args.max_batch, args.candidates, args.index)
+    manifest = package.manifest
+    items = package.vocabulary("item") if manifest.task == "recommend" else []
+    ready = wire.Description(
+        name=manifest.name,
+        task=manifest.task,
+        digest=package.digest,
+        config=dict(package.config),
+        programs={name: r.describe(time.perf_counter, args.measure) for name, r in runners.items()},
+        num_items=len(items),
+    )
+    wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])
+    return runners
+
+
+def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:
+    decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
+    while (frame := wire.receive(sock)) is not None:
+        call = decode(frame[0])
+        start = time.perf_counter()
+        try:
+            result = runners[call.program].run(to_torch(call.tensors, frame[1]))
+            specs, buffers = from_torch(result)
+        except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
+            wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))
+            continue
+        wire.send(sock, wire.Reply(tensors=specs, seconds=time.perf_counter() - start), buffers)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else "no message"
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # threads of the model's libraries have nothing left to say
