@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,13 +26,15 @@ from tradewind.store import Event, Store, open_store
 
 TRAIN = pathlib.Path(__file__).with_name("train.py")
 SHARES_OF_CAPACITY = (0.5, 1.0, 2.0)
+GATE = ("--metric", "ndcg@10", "--margin", "0.005")
+MARKER = ".made-by-demo"
 
 
 def main() -> None:
     """Run every act of the demo; exits non-zero at the first that does not do what it says."""
     args = parse()
-    args.out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TRADEWIND_HOME", str(args.out.resolve() / "home"))
+    begin_afresh(args.out)
+    os.environ["TRADEWIND_HOME"] = str(args.out.resolve() / "home")
     started = time.monotonic()
     act("1/6  Train HSTU across two workers, and kill one of them")
     with open_store() as store:
@@ -42,7 +45,7 @@ def main() -> None:
             train(args, model)
             quality[model] = metrics_of(args.out / model)
         act("3/6  Package, publish, promote through the gate")
-        publish(args)
+        publish(store, args)
         act("4/6  Serve it, find its capacity, offer half, once and twice of it")
         loads = serve_and_load(store, run, args)
         act("5/6  Report")
@@ -67,6 +70,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8765, help="port of the endpoint, on loopback")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each load level")
     return parser.parse_args()
+
+
+def begin_afresh(out: pathlib.Path) -> None:
+    """Empty the folder of an earlier demo; refuse a folder that holds anything else."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / MARKER).exists():
+            sys.exit(f"demo: {out} holds files that no demo made; name an empty folder with --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
 
 
 def act(title: str) -> None:
@@ -130,7 +143,7 @@ def metrics_of(folder: pathlib.Path) -> dict[str, float]:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def publish(args: argparse.Namespace) -> None:
+def publish(store: Store, args: argparse.Namespace) -> None:
     """SASRec goes to production first; then HSTU has to pass the gate against it."""
     for model in ("sasrec", "hstu"):
         tradewind("publish", str(args.out / model / "package"), "--name", "recommender")
