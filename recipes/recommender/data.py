@@ -191,7 +191,8 @@ def _numbers(table: pa.Table, name: str, path: pathlib.Path, kind: pa.DataType) 
 def _timestamps(table: pa.Table, path: pathlib.Path) -> np.ndarray:
     column = table["timestamp"]
     if pa.types.is_timestamp(column.type):
-        return pc.cast(pc.cast(column, pa.timestamp("s"), safe=False), pa.int64()).to_numpy()
+        seconds: np.ndarray = pc.cast(pc.cast(column, pa.timestamp("s"), safe=False), pa.int64()).to_numpy()
+        return seconds
     values = _numbers(table, "timestamp", path, pa.float64())
     if not np.isfinite(values).all():
         raise SpecError(f"{path}: column 'timestamp' has values that are not finite")

@@ -3,15 +3,20 @@
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from recipes.recommender.evaluate import Evaluation, evaluate, evaluate_popularity
+from recipes.recommender.export import RETRIEVE_K, write
 from recipes.recommender.models.popularity import training_counts
+from recipes.recommender.rank import fit_ranker
 from recipes.recommender.recipe import Recipe
 from recipes.recommender.split import Held, Split
+from tradewind import names
 
 if TYPE_CHECKING:
     from recipes.recommender.train import Fitted
@@ -33,10 +38,57 @@ def report(fitted: "Fitted", split: Split, recipe: Recipe, flags: argparse.Names
         "train_wall_s": fitted.wall_s,
         "attention_padding": fitted.padding,
     }
+    ranked = fit_ranker(fitted.model, split, count=RETRIEVE_K, seed=flags.seed)
+    facts |= {"valid_ndcg@10_retrieved": ranked.valid_before, "valid_ndcg@10_ranked": ranked.valid_after}
     _write(flags.out, {**test.metrics(), **facts, "variants": variants})
     show(flags.model, test.metrics(), variants)
-    print(" ".join(f"{name} {value:.4g}" for name, value in facts.items()))
+    print("\n".join(f"{name:<24}{value:>10.4g}" for name, value in facts.items()))
     (flags.out / "requests.json").write_text(json.dumps(sample_requests(split)))
+    package = write(
+        flags.out / "package",
+        fitted.model,
+        ranked.ranker,
+        split,
+        name=flags.publish or "recommender",
+        metrics={**test.metrics(), **facts},
+        evaluation=per_user(test),
+        lineage=lineage(split, recipe, flags),
+    )
+    print(f"package {package}")
+    if flags.publish:
+        publish(package, flags.publish)
+
+
+def publish(package: pathlib.Path, name: str) -> None:
+    """Make the package the next version of `name` in the registry."""
+    from tradewind import models
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        version = models.publish(store, package, name)
+    print(f"published {version.name}@{version.version}")
+
+
+def lineage(split: Split, recipe: Recipe, flags: argparse.Namespace) -> dict[str, Any]:
+    """Where the model comes from: data, settings and, under `tradewind run`, the run and its code."""
+    run = os.environ.get(names.ENV_RUN)
+    return {
+        "data": flags.data,
+        "data_fingerprint": split.log.fingerprint,
+        "model": flags.model,
+        "seed": flags.seed,
+        "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k != "kind"},
+        "torch": str(torch.__version__),
+        **({"run": run, "code": code_snapshot(run)} if run else {}),
+    }
+
+
+def code_snapshot(run: str) -> str | None:
+    """Digest of the code this run was started from, as the store has it."""
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return store.run(run).snapshot
 
 
 def report_popularity(split: Split, out: pathlib.Path) -> None:
@@ -70,7 +122,7 @@ def sample_requests(split: Split, count: int = 256) -> list[dict[str, Any]]:
     return requests
 
 
-def per_user(evaluation: Evaluation, split: Split) -> dict[str, np.ndarray]:
+def per_user(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Metric arrays for the promotion gate, float32, one value a user."""
     return {name: values.astype(np.float32) for name, values in evaluation.per_user().items()}
 

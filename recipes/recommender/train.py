@@ -53,10 +53,9 @@ def fit(
     spans = windows(split, recipe.stride)
     size = min(recipe.batch_size, len(spans))
     batches = train.Batches(len(spans), size, seed=seed, epochs=recipe.epochs, drop_last=True)
-    model: torch.nn.Module = recipe.build(split).to(context.device)
-    best = Best(model, recipe.average, recipe.patience)
-    if context.world > 1:
-        model = DistributedDataParallel(model)
+    plain = recipe.build(split).to(context.device)
+    best = Best(plain, recipe.average, recipe.patience)
+    model = DistributedDataParallel(plain) if context.world > 1 else plain
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
@@ -69,12 +68,13 @@ def fit(
     )
     for rows in loop:
         batch, targets = training_batch(split.log, spans[rows])
-        value = objective(*model(batch.to(context.device)), torch.from_numpy(targets).to(context.device))
+        query, table = model(batch.to(context.device))
+        value = objective(query, table, torch.from_numpy(targets).to(context.device))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         scheduler.step()
-        best.follow(model)
+        best.follow(plain)
         loop.log(loss=value)
         padding.append(batch.layout.padding)
         if (loop.step + 1) % batches.steps_per_epoch == 0:

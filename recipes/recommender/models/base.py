@@ -62,5 +62,11 @@ class SequenceModel(nn.Module):
         query = self.hidden(batch, table)
         if self.settings.temperature > 0:
             query = nn.functional.normalize(query, dim=-1) / self.settings.temperature
-            table = nn.functional.normalize(table, dim=-1)
-        return query, table
+        return query, self._scored(table)
+
+    def scoring_table(self) -> Tensor:
+        """Item embeddings [N + 1, D] as `forward` scores them."""
+        return self._scored(self.items())
+
+    def _scored(self, table: Tensor) -> Tensor:
+        return nn.functional.normalize(table, dim=-1) if self.settings.temperature > 0 else table

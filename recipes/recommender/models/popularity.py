@@ -7,10 +7,10 @@ from recipes.recommender.split import Split
 
 def training_counts(split: Split) -> np.ndarray:
     """How often each item position occurs in training [N + 1]."""
-    rows = np.concatenate(
-        [np.arange(a, b) for a, b in zip(split.log.offsets[:-1], split.train_stop, strict=True)] or [[]]
-    )
-    return np.bincount(split.log.items[rows.astype(np.int64)], minlength=split.log.num_items)
+    held = np.zeros(len(split.log.items), bool)
+    for stop, end in zip(split.train_stop, split.log.offsets[1:], strict=True):
+        held[stop:end] = True
+    return np.bincount(split.log.items[~held], minlength=split.log.num_items)
 
 
 def popular(split: Split, count: int) -> np.ndarray:

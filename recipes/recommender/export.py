@@ -1,0 +1,126 @@
+"""From a trained model to a package: `torch.export` programs for retrieval and ranking, and the item index."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
+
+from recipes.recommender.jagged import Jagged, next_times, single_layout
+from recipes.recommender.models.base import SequenceModel
+from recipes.recommender.models.popularity import popular
+from recipes.recommender.rank import Ranker, user_side
+from recipes.recommender.split import Split
+
+RETRIEVE_K = 100
+MOST = 1 << 20
+
+
+class Encoder(nn.Module):
+    """What is served: histories in, one query each out. Token t's next event is t + 1; the newest one's is `now`."""
+
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, values: Tensor, offsets: Tensor, timestamps: Tensor, ratings: Tensor, now: Tensor
+    ) -> Tensor:
+        """values, timestamps, ratings [T]; offsets [B + 1]; now [B] -> queries [B, D]."""
+        batch = Jagged(
+            values=values,
+            offsets=offsets,
+            timestamps=timestamps,
+            ratings=ratings,
+            next_times=next_times(timestamps, offsets, now),
+            layout=single_layout(offsets, values, self.model.settings.max_history),
+        )
+        query, _ = self.model(batch)
+        return query[batch.last]
+
+
+def export_encoder(model: SequenceModel) -> ExportedProgram:
+    """`encode`, with any number of tokens and sequences, one of each included."""
+    lengths = torch.tensor([2, 4, 1])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    total = int(offsets[-1])
+    times = torch.arange(total) * 60
+    example = (
+        torch.ones(total, dtype=torch.int64),
+        offsets,
+        times,
+        torch.zeros(total),
+        times[offsets[1:] - 1] + 60,
+    )
+    tokens, sequences = Dim("tokens", min=1, max=MOST), Dim("sequences", min=1, max=MOST)
+    shapes = ({0: tokens}, {0: sequences + 1}, {0: tokens}, {0: tokens}, {0: sequences})
+    return _export(Encoder(model), example, shapes)
+
+
+def export_ranker(ranker: Ranker, dimension: int, user_features: int) -> ExportedProgram:
+    """`rank`, with any number of requests and candidates."""
+    example = (
+        torch.zeros(3, dimension), torch.ones(3, 5, dtype=torch.int64), torch.rand(3, 5), torch.zeros(3, user_features)
+    )  # fmt: skip
+    requests, count = Dim("requests", min=1, max=MOST), Dim("candidates", min=1, max=MOST)
+    shapes = ({0: requests}, {0: requests, 1: count}, {0: requests, 1: count}, {0: requests})
+    return _export(ranker, example, shapes)
+
+
+def _export(module: nn.Module, example: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
+    # Otherwise torch reasons separately about sizes 0 and 1, and refuses a batch of one.
+    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+
+
+def write(
+    folder: pathlib.Path,
+    model: SequenceModel,
+    ranker: Ranker,
+    split: Split,
+    *,
+    name: str,
+    metrics: Mapping[str, float],
+    evaluation: Mapping[str, np.ndarray],
+    lineage: Mapping[str, Any],
+) -> pathlib.Path:
+    """Write the package into `folder`, replacing what an earlier run left there."""
+    from tradewind.models import write_package
+
+    settings, log = model.settings, split.log
+    names, _ = user_side(split)
+    with torch.no_grad():
+        table = model.scoring_table()
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    write_package(
+        temporary,
+        name=name,
+        task="recommend",
+        programs={
+            "encode": export_encoder(model),
+            "rank": export_ranker(ranker, settings.dimension, len(names)),
+        },
+        tensors={"items": {"embedding": table, "features": torch.from_numpy(log.item_features.table)}},
+        vocabularies={"item": log.item_ids},
+        metrics=metrics,
+        lineage=lineage,
+        config={
+            "max_history": settings.max_history,
+            "retrieve_k": RETRIEVE_K,
+            "dimension": settings.dimension,
+            "user_features": names,
+            "popular": popular(split, RETRIEVE_K).tolist(),
+            "settings": dataclasses.asdict(settings),
+        },
+        evaluation={key: torch.from_numpy(values) for key, values in evaluation.items()},
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return folder
