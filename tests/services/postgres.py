@@ -101,9 +101,9 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> str:
-    """URL of an empty database of this test's own."""
+    """URL of an empty schema of this test's own; a schema is made in milliseconds, a database in seconds."""
     psycopg = pytest.importorskip("psycopg", reason="PostgreSQL IS NOT TESTED: psycopg is not installed")
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"{postgres_server.rpartition('/')[0]}/{name}"
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{postgres_server}?options=-csearch_path%3D{name}"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from tradewind.errors import SpecError
@@ -25,6 +26,14 @@ def test_a_spec_built_in_python_is_checked(build, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_changed_copy_is_checked() -> None:
+    """A copy with other fields, as flags make over a file, gets the same checks."""
+    spec = msgspec.structs.replace(RunSpec(script="a.py"), workers=2)
+    assert spec.workers == 2
+    with pytest.raises(SpecError, match="workers"):
+        msgspec.structs.replace(spec, workers=0)
+
+
 def test_a_spec_is_frozen() -> None:
     """A spec cannot be changed after it is built."""
     with pytest.raises(AttributeError):
@@ -38,6 +47,8 @@ def test_stored_specs_ignore_what_they_do_not_know() -> None:
     assert from_stored(RunSpec, data) == spec
     data["new"], data["resources"]["new"] = 1, 2
     assert from_stored(RunSpec, data) == spec
+    with pytest.raises(SpecError, match="stored RunSpec: workers"):
+        from_stored(RunSpec, data | {"workers": "two"})
 
 
 def test_importing_is_light() -> None:

@@ -1,5 +1,6 @@
 """Opening a store: where it is, and what is said when it cannot be opened."""
 
+import fcntl
 import os
 import pathlib
 import sqlite3
@@ -9,6 +10,7 @@ import pytest
 from tests.services.ports import free_port
 from tradewind.errors import SpecError, StoreError
 from tradewind.store import Run, Store, home, open_store
+from tradewind.store.engine import Database
 
 
 def test_where_the_store_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +56,24 @@ def test_what_cannot_be_opened_is_named(tmp_path: pathlib.Path) -> None:
         with pytest.raises(StoreError, match=said) as caught:
             open_store(url)
         assert "secret" not in str(caught.value)
+
+
+def test_opening_waits_for_who_makes_the_tables(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SQLite file is made by one process at a time: turning its log on does not wait by itself."""
+    seen = []
+    original = Database._make_tables
+
+    def probe(self: Database) -> None:
+        with (tmp_path / "store.db.lock").open("wb") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(self)
+        original(self)
+
+    monkeypatch.setattr(Database, "_make_tables", probe)
+    open_store(str(tmp_path / "store.db")).close()
+    assert len(seen) == 1
 
 
 def test_a_newer_schema_is_refused(tmp_path: pathlib.Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 from tests.store.writer import BATCH
 from tradewind.store import Run, Store, open_store
 
+ROOT = pathlib.Path(__file__).parents[2]
 SEEDS = range(4)
 
 
 def start(url: str, writer: str, rounds: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.store.writer", url, writer, str(rounds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, cwd=ROOT)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import math
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tradewind.errors import NotFoundError, SpecError
 from tradewind.store import Attempt, Event, Metric, Run, Store, new_id, open_store
@@ -47,6 +49,8 @@ def test_an_id_is_taken_once(store: Store, run: Run) -> None:
     """A second run with the same id, or a second attempt with the same index, is refused."""
     with pytest.raises(SpecError, match="abc123 exists"):
         store.add_run(run)
+    with pytest.raises(TypeError, match="state"):
+        store.add_run(Run(id="other", name="x", created_s=1.0, state="asleep"))  # type: ignore[arg-type]
     store.add_attempt(Attempt(run=run.id, index=0))
     with pytest.raises(SpecError, match="attempt 0 already"):
         store.add_attempt(Attempt(run=run.id, index=0))
@@ -68,7 +72,7 @@ def test_what_names_a_run(store: Store) -> None:
     }
     with pytest.raises(NotFoundError, match=r"several runs \(aa22, aa11"):
         store.run("aa")
-    for ref in ("", "AA11", "%", "zzz", "a_"):
+    for ref in ("", "AA11", "%", "zzz", "a_", "\x00", "\ud800"):
         with pytest.raises(NotFoundError, match="no run"):
             store.run(ref)
 
@@ -137,3 +141,40 @@ def test_metrics_keep_every_value(store: Store, run: Run) -> None:
         repr(value) for value in values
     ]
     assert [metric.step for metric in store.metrics(run.id)] == [*range(6), 2**40]
+
+
+TEXT = st.text(max_size=8) | st.sampled_from(
+    ["\x00", "\ud800", "\U0001f600", "'; DROP TABLE runs; --", "a" * 70_000]
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def escaped(value: object) -> object:
+    """Data as it comes back: a lone surrogate, which no UTF-8 text can hold, is spelled out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {escaped(key): escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
+
+
+@hypothesis.settings(
+    max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.dictionaries(TEXT, JSON, max_size=4), text=TEXT)
+def test_any_data_comes_back(store: Store, data: dict[str, object], text: str) -> None:
+    """Whatever a log or a config contains can be kept, and comes back the same on both databases."""
+    id = new_id()
+    store.add_run(Run(id=id, name=f"{id} {text}", created_s=1.0, spec=data, dir=text))
+    store.add_events([Event(run=id, attempt=0, t_s=1.0, kind=text, data=data)])
+    assert store.run(id).spec == escaped(data)
+    assert [event.data for event in store.events(id, kind=text)] == [escaped(data)]
+    assert store.run(f"{id} {text}").id == id

@@ -27,5 +27,11 @@ def to_dict(spec: Spec) -> dict[str, Any]:
 
 
 def from_stored(type_: type[T], data: Mapping[str, Any]) -> T:
-    """A spec read back from the store; fields this version does not know are ignored."""
-    return msgspec.convert(without_unknown(type_, data), type_)
+    """A spec read back from the store; fields this version does not know are ignored.
+
+    Raises SpecError when what is left does not fit.
+    """
+    known = without_unknown(type_, data)
+    for problem in problems(type_, known):
+        raise SpecError(f"stored {type_.__name__}: {problem}")
+    return msgspec.convert(known, type_)

@@ -36,7 +36,7 @@ class Store(Protocol):
         """The attempts of a run by index."""
 
     def add_events(self, events: Iterable[Event]) -> None:
-        """Append events in this order, all or none of them."""
+        """Append events in this order, all or none of them; in `data`, NaN and infinities become null."""
 
     def events(self, run: str, kind: str | None = None, after: int = 0) -> list[Event]:
         """Events of a run with `seq > after`, in order; a reader that passes on the last `seq` misses none."""
@@ -51,7 +51,8 @@ class Store(Protocol):
         self, name: str, digest: str, path: str | Callable[[int], str], manifest: Mapping[str, Any]
     ) -> ModelVersion:
         """Give the next version number of `name`, from 1, to no one else; a `path` that depends on the
-        number is a function of it, called before the commit, and what it raises undoes the version.
+        number is a function of it, called before the commit: it must not use the store, and what it
+        raises undoes the version.
         """
 
     def model_version(self, ref: str) -> ModelVersion:

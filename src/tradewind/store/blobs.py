@@ -1,11 +1,13 @@
 """Bytes by their digest, `sha256:<hex>`, on local disk or in an object store."""
 
+import ctypes
 import hashlib
 import os
 import pathlib
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
 from tradewind import names
@@ -13,6 +15,7 @@ from tradewind.errors import IntegrityError, MissingExtraError, NotFoundError, S
 from tradewind.store.open import home
 
 _CHUNK = 1 << 20
+_PARALLEL = 16
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -26,6 +29,9 @@ class Blobs(Protocol):
 
     def put_file(self, path: str | os.PathLike[str]) -> str:
         """Keep a file's bytes, read in pieces, and return their digest."""
+
+    def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+        """Keep many files and return their digests in order; durable together, once this returns."""
 
     def get(self, digest: str) -> bytes:
         """The bytes, verified; raises NotFoundError, or IntegrityError naming the digest and where it lies."""
@@ -67,6 +73,15 @@ class LocalBlobs:
         with open(path, "rb") as file:
             return self._keep(_pieces(file))
 
+    def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+        digests = []
+        for path in paths:
+            with open(path, "rb") as file:
+                digests.append(self._keep(_pieces(file), flush=False))
+        if digests:
+            _flush_file_system(self.root)
+        return digests
+
     def get(self, digest: str) -> bytes:
         path = self._path(digest)
         try:
@@ -99,17 +114,18 @@ class LocalBlobs:
             return False
         return True
 
-    def _keep(self, pieces: Iterable[bytes]) -> str:
+    def _keep(self, pieces: Iterable[bytes], flush: bool = True) -> str:
         self.root.mkdir(parents=True, exist_ok=True)
         aside = self.root / f".{secrets.token_hex(8)}.tmp"
         try:
-            digest = _write(pieces, aside)
+            digest = _write(pieces, aside, flush)
             path = self._path(digest)
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        if flush:
+            _flush_folder(path.parent)
         return digest
 
 
@@ -145,6 +161,10 @@ class ObjectBlobs:
                 file.seek(0)
                 self._call(self._api.put, _key(digest), _unchanged(file, digest, os.fspath(path)))
         return digest
+
+    def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            return list(pool.map(self.put_file, paths))
 
     def get(self, digest: str) -> bytes:
         data = bytes(self._call(self._api.get, _key(digest)).bytes())
@@ -220,15 +240,16 @@ def _digest_in(key: str) -> str:
     return f"sha256:{key.rsplit('/', 1)[1]}"
 
 
-def _write(pieces: Iterable[bytes], path: pathlib.Path) -> str:
+def _write(pieces: Iterable[bytes], path: pathlib.Path, flush: bool = True) -> str:
     """Write and flush to disk; returns the digest of what was written."""
     sha = hashlib.sha256()
     with path.open("xb") as file:
         for piece in pieces:
             sha.update(piece)
             file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
     return f"sha256:{sha.hexdigest()}"
 
 
@@ -248,6 +269,19 @@ def _flush_folder(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_file_system(path: pathlib.Path) -> None:
+    """Flush everything written to the file system of `path`: one wait for any number of files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), f"{path}: its file system could not be flushed")
     finally:
         os.close(descriptor)
 

@@ -19,20 +19,20 @@ class Json(sa.types.TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
-        return msgspec.json.encode(value).decode()
+        try:
+            return msgspec.json.encode(value).decode()
+        except UnicodeEncodeError:
+            return msgspec.json.encode(_without_surrogates(value)).decode()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return msgspec.json.decode(value)
 
 
 class Real(sa.types.TypeDecorator[float]):
-    """A double in which NaN is stored as NULL, because SQLite has no NaN."""
+    """A double that may be NaN, which SQLite stores as NULL."""
 
     impl = sa.Double
     cache_ok = True
-
-    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
-        return None if value is None or math.isnan(value) else value
 
     def process_result_value(self, value: float | None, dialect: Dialect) -> float:
         return math.nan if value is None else value
@@ -45,9 +45,17 @@ class Words(sa.types.TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+        return None if value is None else _without_surrogates(value.replace("\x00", "\\x00"))
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value
 
 
 metadata = sa.MetaData()
@@ -63,14 +71,14 @@ schema = sa.Table("tradewind_schema", metadata, sa.Column("version", sa.Integer,
 
 runs = _table(
     "runs",
-    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("id", Words, nullable=False, unique=True),
     sa.Column("name", Words, nullable=False, index=True),
-    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state", Words, nullable=False),
     sa.Column("created_s", sa.Double, nullable=False, index=True),
     sa.Column("started_s", sa.Double),
     sa.Column("ended_s", sa.Double),
     sa.Column("spec", Json, nullable=False),
-    sa.Column("snapshot", sa.Text),
+    sa.Column("snapshot", Words),
     sa.Column("dir", Words, nullable=False),
     sa.Column("pid", sa.BigInteger),
     sa.Column("exit_code", sa.Integer),
@@ -78,9 +86,9 @@ runs = _table(
 
 attempts = _table(
     "attempts",
-    sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("run", Words, sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("index", sa.Integer, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state", Words, nullable=False),
     sa.Column("started_s", sa.Double),
     sa.Column("ended_s", sa.Double),
     sa.Column("exit_code", sa.Integer),
@@ -90,22 +98,22 @@ attempts = _table(
 
 events = _table(
     "events",
-    sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("run", Words, sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer),
     sa.Column("t_s", sa.Double, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("kind", Words, nullable=False),
     sa.Column("data", Json, nullable=False),
     sa.Index("events_by_run", "run", "seq"),
 )
 
 metrics = _table(
     "metrics",
-    sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("run", Words, sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("rank", sa.Integer, nullable=False),
     sa.Column("step", sa.BigInteger, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", Words, nullable=False),
     sa.Column("value", Real),
     sa.Column("t_s", sa.Double, nullable=False),
     sa.Index("metrics_by_run", "run", "seq"),
@@ -113,9 +121,9 @@ metrics = _table(
 
 model_versions = _table(
     "model_versions",
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", Words, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("digest", Words, nullable=False),
     sa.Column("path", Words, nullable=False),
     sa.Column("created_s", sa.Double, nullable=False),
     sa.Column("manifest", Json, nullable=False),
@@ -124,8 +132,8 @@ model_versions = _table(
 
 alias_moves = _table(
     "alias_moves",
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("alias", sa.Text, nullable=False),
+    sa.Column("name", Words, nullable=False),
+    sa.Column("alias", Words, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("t_s", sa.Double, nullable=False),
     sa.Column("why", Words, nullable=False),

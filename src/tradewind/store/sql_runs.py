@@ -43,7 +43,8 @@ class RunTables:
                     return found[0]
             if ref == _LAST and (found := _runs(connection, sa.true(), limit=1)):
                 return found[0]
-            found = _runs(connection, sa.func.substr(table.c.id, 1, len(ref)) == ref, limit=3) if ref else []
+            start = sa.func.substr(table.c.id, 1, len(ref), type_=schema.Words)
+            found = _runs(connection, start == ref, limit=3) if ref else []
         if len(found) == 1:
             return found[0]
         if found:
@@ -125,6 +126,7 @@ def _one_run(connection: sa.Connection, id: str) -> Run:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, item: Run | Attempt, problem: str) -> None:
+    item = schema.changed(type(item), item, {})
     try:
         connection.execute(sa.insert(table).values(schema.values(item)))
     except ConstraintError:
