@@ -69,7 +69,7 @@ def run(folder: Path, world: int, *, script: str = SCRIPT, **extra: str) -> list
     port = free_port()
     workers = []
     for rank in range(world):
-        journal = {names.ENV_JOURNAL: str(folder / f"rank{rank}.jsonl")} if world > 1 else {}
+        journal = {names.ENV_JOURNAL: str(folder / f"rank{rank}.jsonl")}
         workers.append(
             subprocess.Popen(
                 [sys.executable, "-W", "error", "script.py"],
@@ -80,5 +80,9 @@ def run(folder: Path, world: int, *, script: str = SCRIPT, **extra: str) -> list
                 text=True,
             )
         )
-    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    try:
+        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     return [(worker.returncode, output) for worker, output in zip(workers, outputs, strict=True)]

@@ -12,23 +12,13 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
-from tradewind.train.ledger import COMMUNICATION, Ledger
-
-_current: list[Ledger] = []
-
-
-def use_ledger(ledger: Ledger) -> None:
-    """Make this the ledger that `communication` counts in."""
-    _current[:] = [ledger]
+from tradewind.train.ledger import COMMUNICATION, Ledger, process_ledger
 
 
 @contextmanager
 def communication() -> Iterator[None]:
-    """Count the block as communication in the running loop's ledger, e.g. a hand-written all-reduce."""
-    if not _current:
-        yield
-        return
-    with _current[0].within(COMMUNICATION):
+    """Count the block as communication in this process's ledger, e.g. a hand-written all-reduce."""
+    with process_ledger().within(COMMUNICATION):
         yield
 
 

@@ -41,8 +41,8 @@ class Distributed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After a failure the peers may be gone, and taking the group down would wait for them.
-        if kind is None and _initialized():
+        # After a failure the peers may be gone, and taking the group down could wait for them.
+        if kind in (None, SystemExit) and _initialized():
             dist.destroy_process_group()
 
 
@@ -90,14 +90,14 @@ class Peers:
         bodies = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(bodies, padded, group=self._group)
         return [
-            json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(bodies, sizes, strict=True)
+            json.loads(part[: int(size)].numpy().tobytes()) for part, size in zip(bodies, sizes, strict=True)
         ]
 
     def from_first(self, message: Any) -> Any:
         """Rank 0's message, on every worker; what others pass is ignored."""
         return self.gather(message if self.rank == 0 else None)[0]
 
-    def start_any(self, flag: bool) -> "Any":
+    def start_any(self, flag: bool) -> Any:
         """Begin asking whether the flag is up on any worker; give the result to `any_up`."""
         vote = torch.tensor([int(flag)], dtype=torch.int32)
         if self.world == 1:

@@ -23,6 +23,10 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
+    def __del__(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
     @classmethod
     def from_environment(cls) -> "Journal":
         """The journal that this worker was given, if it was given one."""

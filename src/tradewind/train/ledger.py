@@ -1,5 +1,6 @@
 """The step ledger: every nanosecond of this process's wall time is in exactly one bucket."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,12 @@ class Ledger:
         """The journal's form: seconds by bucket, and their sum."""
         seconds = {bucket: spent / 1e9 for bucket, spent in self.spent_ns().items()}
         return {"buckets": seconds, "wall_s": math.fsum(seconds.values())}
+
+
+@functools.cache
+def process_ledger() -> Ledger:
+    """This process's one ledger, begun when the process was; several loops in turn share it."""
+    return Ledger(age_ns=process_age_ns())
 
 
 def process_age_ns() -> int:

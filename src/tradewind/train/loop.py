@@ -5,6 +5,7 @@ import itertools
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +13,7 @@ from typing import Any, Protocol
 from tradewind import names
 from tradewind.errors import SpecError
 from tradewind.train import checkpoint, ledger
-from tradewind.train.communication import observe, use_ledger
-from tradewind.train.data import Batches
+from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.preempt import Preemption
@@ -71,7 +71,7 @@ class Loop:
             raise SpecError(f"Loop: every_steps ({every_steps}) and keep ({keep}) must be at least 1")
         self.step = 0
         """Committed steps; in the body of the first step it is 0."""
-        self._ledger = ledger.Ledger(age_ns=ledger.process_age_ns())
+        self._ledger = ledger.process_ledger()
         self._journal = Journal.from_environment()
         self._peers = Peers()
         self._parts: dict[str, Any] = {"model": _bare(model), "optimizer": optimizer}
@@ -86,8 +86,8 @@ class Loop:
         self._skip = 0
         self._in_body = False
         self._ledger_due_s = 0.0
-        use_ledger(self._ledger)
-        atexit.register(self._write_ledger)
+        self._stopped = False
+        atexit.register(_write_ledger_of, weakref.ref(self))
         self._journal.write("start", rank=self._peers.rank, world=self._peers.world, pid=os.getpid())
         self._preemption.listen()
         with self._ledger.within(ledger.RESTORE):
@@ -108,6 +108,7 @@ class Loop:
         self._resume_data(loaded)
         self.step = self._saved = loaded.step
         # A worker the checkpoint never had keeps the generators that its script seeded.
+        self._stopped = loaded.own["stopped"]
         self._random = loaded.own["random"] if self._peers.rank < loaded.world else None
         self._journal.write("resume", step=self.step, path=folder)
 
@@ -116,7 +117,7 @@ class Loop:
         if state is None:
             self._skip = loaded.step
             return
-        if loaded.world != self._peers.world and not isinstance(self._data, Batches):
+        if loaded.world != self._peers.world and not getattr(self._data, "elastic", False):
             raise SpecError(
                 f"the checkpoint was made by {loaded.world} workers and this run has {self._peers.world}: the "
                 "data's state is each worker's own; use the same number of workers, or train.Batches"
@@ -139,7 +140,7 @@ class Loop:
     def _steps(self) -> Iterator[Any]:
         self._ledger.switch(ledger.DATA_WAIT)
         batches = self._batches()
-        while self._max_steps is None or self.step < self._max_steps:
+        while not self._stopped and (self._max_steps is None or self.step < self._max_steps):
             batch = next(batches, _END)
             if batch is _END:
                 break
@@ -185,7 +186,8 @@ class Loop:
         with self._ledger.within(ledger.CHECKPOINT_STALL):
             shared = {name: part.state_dict() for name, part in self._parts.items()}
             stateful = hasattr(self._data, "state_dict")
-            own = {"random": random_state(), "data": self._data.state_dict() if stateful else None}  # type: ignore[attr-defined]
+            cursor = self._data.state_dict() if stateful else None  # type: ignore[attr-defined]
+            own = {"random": random_state(), "data": cursor, "stopped": self._stopped}
             folder = checkpoint.save(self._root, self.step, shared, own, peers=self._peers)
             self._saved = self.step
             if self._peers.rank == 0:
@@ -202,9 +204,22 @@ class Loop:
             number = value.item() if hasattr(value, "item") else value
             self._journal.write("metric", step=step, name=name, value=float(number))
 
+    def stop(self) -> None:
+        """Make the step in whose body this is called the last one, on every worker alike.
+
+        It is remembered: started again, the run trains no further.
+        """
+        self._stopped = True
+
     def _write_ledger(self) -> None:
         self._journal.write("ledger", **self._ledger.entry())
         self._ledger_due_s = time.monotonic() + _LEDGER_EVERY_S
+
+
+def _write_ledger_of(loop: "weakref.ref[Loop]") -> None:
+    alive = loop()
+    if alive is not None:
+        alive._write_ledger()
 
 
 def default_checkpoint_dir() -> Path:

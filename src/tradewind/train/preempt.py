@@ -1,5 +1,6 @@
 """Preemption: SIGTERM asks a run to commit its state and leave with the requeue code."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -18,6 +19,7 @@ class Preemption:
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
         self._asked = False
+        self._pid = os.getpid()
         self._pending: Any = None
         self._before: Any = None
 
@@ -33,6 +35,10 @@ class Preemption:
             self._before = None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A forked child (a data worker, say) inherits this handler and must still end when told to.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         self._asked = True
 
     def due(self) -> bool:

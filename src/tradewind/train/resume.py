@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tradewind.errors import IntegrityError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint.load import folder_of
-from tradewind.train.checkpoint.save import clean
+from tradewind.train.checkpoint.reader import folder_of
+from tradewind.train.checkpoint.writer import clean
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 
@@ -39,6 +39,6 @@ def newest_whole(root: Path, peers: Peers, journal: Journal) -> tuple[Path, chec
 
 def _try_load(folder: Path, rank: int) -> tuple[checkpoint.Loaded | None, str | None]:
     try:
-        return checkpoint.load(folder, rank), None
+        return checkpoint.load(folder, rank, others=rank == 0), None
     except IntegrityError as error:
         return None, str(error)

@@ -34,7 +34,7 @@ _NAMES: dict[torch.dtype, str] = {
 def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
     """Write and fsync; the sha256 and size of what was to be written, not of what a disk kept."""
     digest, size = hashlib.sha256(), 0
-    with path.open("xb") as file:
+    with path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
             digest.update(chunk)

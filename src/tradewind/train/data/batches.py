@@ -34,6 +34,9 @@ class Batches:
     are workers, some of them get an empty one.
     """
 
+    elastic = True
+    """Its state is the same on every worker, so another number of workers may take it up."""
+
     def __init__(
         self,
         num_samples: int,
@@ -100,6 +103,9 @@ class Batches:
 
     def _advance(self) -> Indices | None:
         """This worker's part of the next global batch, with the cursor moved past it."""
+        # The cursor may come from a run with smaller batches, and have too few samples left for this one.
+        if self.num_samples - self._position < (self.batch_size if self.drop_last else 1):
+            self._epoch, self._position = self._epoch + 1, 0
         if self.epochs is not None and self._epoch >= self.epochs:
             return None
         start = self._position

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from tradewind.errors import IntegrityError
 from tradewind.train.checkpoint.manifest import Manifest, read_manifest
@@ -68,21 +68,26 @@ def _check(folder: Path, manifest: Manifest, name: str) -> None:
         raise IntegrityError(f"{path} is damaged: its sha256 is not the one that was written")
 
 
-def load(folder: Path, rank: int = 0) -> Loaded:
-    """The whole, verified content for one rank; rank 0's own for a rank the checkpoint never had."""
-    manifest = verify(folder)
-    owner = rank if rank < manifest.world else 0
-    return Loaded(
-        step=manifest.step,
-        world=manifest.world,
-        shared=_read(folder, "shared"),
-        own=_read(folder, f"rank{owner:05d}"),
-    )
+def load(folder: Path, rank: int = 0, *, others: bool = True) -> Loaded:
+    """The verified content for one rank; rank 0's own for a rank the checkpoint never had.
+
+    Every file is checked, or, without `others`, those that are read. Tensors are in host memory.
+    """
+    manifest = verify(folder) if others else read_manifest(folder)
+    owner = f"rank{rank if rank < manifest.world else 0:05d}"
+    if not others:
+        for name in (f"{stem}.{kind}" for stem in ("shared", owner) for kind in ("safetensors", "json")):
+            _check(folder, manifest, name)
+    shared, own = _read(folder, "shared"), _read(folder, owner)
+    return Loaded(step=manifest.step, world=manifest.world, shared=shared, own=own)
 
 
 def _read(folder: Path, stem: str) -> dict[str, Any]:
     tree = json.loads((folder / f"{stem}.json").read_bytes())
-    state: dict[str, Any] = decode(tree, load_file(folder / f"{stem}.safetensors"))
+    with safe_open(folder / f"{stem}.safetensors", framework="pt") as file:
+        # Copies: the file is mapped, will be pruned while the tensors live, and may be damaged before.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    state: dict[str, Any] = decode(tree, tensors)
     return state
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from tradewind.errors import TradewindError
 from tradewind.names import MANIFEST
 from tradewind.train.checkpoint import files
-from tradewind.train.checkpoint.load import folder_of, numbered
 from tradewind.train.checkpoint.manifest import Manifest
+from tradewind.train.checkpoint.reader import folder_of, numbered
 from tradewind.train.checkpoint.tree import Flattener
 from tradewind.train.distributed import Peers
 
@@ -83,6 +83,8 @@ def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
     if unseen:
         return f"rank 0 does not see {', '.join(unseen)} in {writing}; all workers must share this folder"
     try:
+        for stray in [path for path in writing.iterdir() if path.name not in manifest.files]:
+            stray.unlink()  # left by a writer that was killed at this very step
         files.write_file(writing / MANIFEST, [manifest.to_bytes()])
         files.fsync_dir(writing)
         target = folder_of(root, manifest.step)
@@ -90,6 +92,7 @@ def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
             _drop(target)
         writing.rename(target)
         files.fsync_dir(root)
+        files.fsync_dir(root.parent)
     except OSError as error:
         return str(error)
     return None
