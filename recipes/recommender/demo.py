@@ -147,9 +147,8 @@ def publish(store: Store, args: argparse.Namespace) -> None:
     """SASRec goes to production first; then HSTU has to pass the gate against it."""
     for model in ("sasrec", "hstu"):
         tradewind("publish", str(args.out / model / "package"), "--name", "recommender")
-        tradewind(
-            "promote", "recommender", "--alias", "production", "--metric", "ndcg@10", "--margin", "0.005"
-        )
+        version = store.model_version("recommender").version
+        tradewind("promote", f"recommender@{version}", "--alias", "production", *GATE)
     tradewind("models", "recommender")
 
 
