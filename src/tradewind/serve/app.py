@@ -97,18 +97,17 @@ class Api:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._openapi = msgspec.json.encode(describe(replica))
+        document = describe(list(replica.models), replica.version, replica.recommender is not None)
+        self._openapi = msgspec.json.encode(document)
 
     async def live(self, request: Request) -> Response:
-        return Response(status_code=200)
+        return json_response(v2.Live())
 
     async def ready(self, request: Request) -> Response:
         return self._readiness()
 
     async def server_metadata(self, request: Request) -> Response:
-        return json_response(
-            {"name": "tradewind", "version": tradewind.__version__, "extensions": v2.EXTENSIONS}
-        )
+        return json_response(v2.ServerMetadata(name="tradewind", version=tradewind.__version__))
 
     async def model_metadata(self, request: Request) -> Response:
         return json_response(v2.metadata(self._model(request), self._replica.version))
@@ -169,5 +168,5 @@ class Api:
 
     def _readiness(self) -> Response:
         if self._replica.ready:
-            return Response(status_code=200)
-        return json_response({"error": self._replica.why_not_ready}, 503)
+            return json_response(v2.Ready())
+        raise RequestError(503, self._replica.why_not_ready, 1.0)

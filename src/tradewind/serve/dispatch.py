@@ -14,6 +14,8 @@ from tradewind.serve.profile import Profile
 
 MAX_TRIES = 3
 """Times one request may be in a batch whose worker dies, before it is taken for the cause."""
+HANG_S, HANG_BATCHES = 10.0, 20.0
+"""A batch that takes this many seconds and this many times its bound is hung: its worker is killed."""
 PROBE_AFTER_S = 1.0
 
 
@@ -144,9 +146,7 @@ class Dispatcher:
             await asyncio.gather(*self._tasks)
 
     def _admit(self, lane: Lane, job: Job, now: float) -> None:
-        if self.pool.size == 0:
-            return  # it waits for a worker as long as its budget lasts
-        idle = len(self._free_at_s) < min(self.pool.num_workers, self.pool.size)
+        idle = len(self._free_at_s) < self.pool.num_workers
         quiet = idle and not lane.queue and now - lane.measured_s > PROBE_AFTER_S
         ahead = sum(other.rows_before(job.deadline_s) for other in self._lanes.values())
         load = admission.Load(
@@ -207,29 +207,41 @@ class Dispatcher:
 
     async def _run(self, lane: Lane, worker: Worker, batch: list[Job]) -> None:
         start = self._clock()
+        rows = sum(job.rows for job in batch)
+        hung = asyncio.get_running_loop().call_later(
+            HANG_S + HANG_BATCHES * lane.profile.bound_s(rows), worker.kill
+        )
         try:
             reply, body = await worker.call(*_collate(lane.program, batch))
         except WorkerLost:
             self._retry(lane, batch)
-        else:
-            self._settle(lane, batch, reply, body, start)
-        finally:
-            self._free_at_s.pop(worker, None)
-            self.pool.give_back(worker)
-            self.pump()
-
-    def _settle(self, lane: Lane, batch: list[Job], reply: wire.Reply, body: bytes, start: float) -> None:
-        if reply.error is not None:
-            self._fail(lane, batch, reply.error)
+            self._released(worker)
             return
-        now = self._clock()
-        rows = sum(job.rows for job in batch)
-        lane.profile.observe(rows, now - start)
-        lane.measured_s = now
-        self._metrics.observe_batch(lane.program, rows, now - start)
+        finally:
+            hung.cancel()
+        seconds = self._clock() - start
+        if reply.error is None:
+            lane.profile.observe(rows, seconds)
+            lane.measured_s = start + seconds
+        else:
+            self._fail(lane, batch, reply.error)
+        self._released(worker)  # the worker runs its next batch while this one's answers are written
+        if reply.error is None:
+            self._settle(lane, batch, reply, body, (start, seconds, rows))
+
+    def _released(self, worker: Worker) -> None:
+        self._free_at_s.pop(worker, None)
+        self.pool.give_back(worker)
+        self.pump()
+
+    def _settle(
+        self, lane: Lane, batch: list[Job], reply: wire.Reply, body: bytes, timing: tuple[float, float, int]
+    ) -> None:
+        start, seconds, rows = timing
+        self._metrics.observe_batch(lane.program, rows, seconds)
         for job, tensors in zip(batch, _split(batch, reply, body), strict=True):
             if not job.future.done():
-                job.future.set_result(Result(tensors, start - job.queued_s, now - start, rows))
+                job.future.set_result(Result(tensors, start - job.queued_s, seconds, rows))
 
     def _fail(self, lane: Lane, batch: list[Job], error: str) -> None:
         """One bad request must not fail its neighbours: each of a failed batch is tried once by itself."""

@@ -91,11 +91,15 @@ class Worker(asyncio.Protocol):
         self._transport.writelines(wire.pack(call, buffers))
         return await self._answer()
 
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its answer gets WorkerLost."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+
     def stop(self) -> None:
         """Close the socket, end the process, and reap it."""
         self._transport.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+        self.kill()
         self.process.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,12 +1,138 @@
-"""The OpenAPI description of a replica's routes."""
+"""The OpenAPI description of a replica's routes, made from the structs that parse them."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 import tradewind
+from tradewind import names
+from tradewind.serve.protocols import recommend, v2
 
-if TYPE_CHECKING:
-    from tradewind.serve.replica import Replica
+REF = "#/components/schemas/{name}"
+JSON = "application/json"
+BINARY = "application/octet-stream"
+Schema = dict[str, Any]
+
+REFUSALS = {
+    "400": "The request is malformed; `error` says what and where.",
+    "404": "There is no such model or version.",
+    "408": "The body did not arrive in time.",
+    "413": "The request is larger than this server takes.",
+    "415": "The body's content encoding is not supported.",
+    "422": "The model itself failed on this input.",
+    "429": "It could not be answered inside its deadline; `Retry-After` says when to try again.",
+    "503": "No model worker is loaded.",
+}
 
 
-def describe(replica: "Replica") -> dict[str, Any]:
-    return {"openapi": "3.1.0", "info": {"title": "tradewind", "version": tradewind.__version__}, "paths": {}}
+def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
+    """Return the OpenAPI 3.1 document of a server with these models."""
+    types = [
+        v2.InferRequest,
+        v2.InferResponse,
+        v2.ModelMetadata,
+        v2.ServerMetadata,
+        v2.Live,
+        v2.Ready,
+        v2.Failure,
+    ]
+    if recommends:
+        types += [recommend.RecommendRequest, recommend.RecommendResponse]
+    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    paths: Schema = {
+        "/v2/health/live": _get("live", "Is the server process alive?", "Live"),
+        "/v2/health/ready": _get("ready", "Can the server answer requests?", "Ready", ["503"]),
+        "/v2": _get("serverMetadata", "Name, version and extensions of the server.", "ServerMetadata"),
+        "/metrics": _plain("metrics", "Prometheus metrics.", "text/plain; version=0.0.4; charset=utf-8"),
+        "/openapi.json": _plain("openapi", "This document.", JSON),
+    }
+    for path, suffix in (("/v2/models/{model}", ""), ("/v2/models/{model}/versions/{version}", "Version")):
+        paths |= _model_paths(path, suffix, models, version)
+    if recommends:
+        paths["/v1/recommend"] = {"post": _recommend()}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tradewind endpoint", "version": tradewind.__version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _model_paths(path: str, suffix: str, models: Sequence[str], version: str) -> Schema:
+    parameters = [_parameter("model", "path", {"type": "string", "enum": list(models)})]
+    if suffix:
+        parameters.append(_parameter("version", "path", {"type": "string", "enum": [version]}))
+    operations = {
+        path: _get(f"model{suffix}Metadata", "Inputs and outputs of a model.", "ModelMetadata", ["404"]),
+        path + "/ready": _get(f"model{suffix}Ready", "Can this model answer?", "Ready", ["404", "503"]),
+        path + "/infer": {"post": _infer(f"model{suffix}Infer")},
+    }
+    return {p: operation | {"parameters": parameters} for p, operation in operations.items()}
+
+
+def _infer(operation: str) -> Schema:
+    binary = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
+    header = {
+        v2.HEADER_LENGTH: {"schema": {"type": "integer"}, "description": "Bytes of JSON before the tensors."}
+    }
+    return {
+        "operationId": operation,
+        "summary": "Run a model on tensors, as JSON or with the binary tensor data extension.",
+        "parameters": _request_headers(),
+        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("InferRequest")}}},
+        "responses": {
+            "200": {
+                "description": "The outputs.",
+                "headers": header,
+                "content": {JSON: {"schema": _ref("InferResponse")}, **binary},
+            },
+            **_failures(REFUSALS),
+        },
+    }
+
+
+def _recommend() -> Schema:
+    return {
+        "operationId": "recommend",
+        "summary": "Recommend items to a user with this history.",
+        "parameters": _request_headers(),
+        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("RecommendRequest")}}},
+        "responses": {
+            "200": {
+                "description": "Items, best first.",
+                "content": {JSON: {"schema": _ref("RecommendResponse")}},
+            },
+            **_failures({code: why for code, why in REFUSALS.items() if code != "404"}),
+        },
+    }
+
+
+def _get(operation: str, summary: str, schema: str, failures: Sequence[str] = ()) -> Schema:
+    ok = {"description": "Yes.", "content": {JSON: {"schema": _ref(schema)}}}
+    responses = {"200": ok, **_failures({code: REFUSALS[code] for code in failures})}
+    return {"get": {"operationId": operation, "summary": summary, "responses": responses}}
+
+
+def _plain(operation: str, summary: str, media_type: str) -> Schema:
+    ok = {"description": summary, "content": {media_type: {}}}
+    return {"get": {"operationId": operation, "summary": summary, "responses": {"200": ok}}}
+
+
+def _failures(why: dict[str, str]) -> Schema:
+    content = {JSON: {"schema": _ref("Failure")}}
+    return {code: {"description": text, "content": content} for code, text in why.items()}
+
+
+def _request_headers() -> list[Schema]:
+    deadline = _parameter(names.HEADER_DEADLINE, "header", {"type": "number", "exclusiveMinimum": 0}, False)
+    request_id = _parameter(names.HEADER_REQUEST_ID, "header", {"type": "string"}, False)
+    return [deadline, request_id]
+
+
+def _parameter(name: str, where: str, schema: Schema, required: bool = True) -> Schema:
+    return {"name": name, "in": where, "required": required, "schema": schema}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": REF.format(name=name)}

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -17,7 +18,7 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """A history, oldest first: item ids, or events with time and rating."""
 
     history: list[str | int | Event]
-    k: int = DEFAULT_K
+    k: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_K
     exclude_seen: bool = True
     user: dict[str, float] = {}
     now: float | None = None

@@ -1,13 +1,14 @@
 """Open Inference Protocol v2 over HTTP: JSON tensors, and the binary tensor data extension."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from tradewind.serve.errors import RequestError
-from tradewind.serve.protocols.values import Value, from_binary, from_json, to_binary, to_json
+from tradewind.serve.protocols.values import DATATYPES, Value, from_binary, from_json, to_binary, to_json
 from tradewind.serve.served import ServedModel
-from tradewind.serve.wire import Port
+from tradewind.serve.wire import Buffer, Port
 
 HEADER_LENGTH = "inference-header-content-length"
 EXTENSIONS = ("binary_tensor_data",)
@@ -18,14 +19,18 @@ UNSUPPORTED = {
 }
 
 
+Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Datatype = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(DATATYPES)})$")]
+
+
 class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
     """One input tensor; without `data` its bytes follow the JSON header."""
 
     name: str
-    shape: list[int]
-    datatype: str
+    shape: Annotated[list[Size], msgspec.Meta(max_length=16)]
+    datatype: Datatype
     parameters: dict[str, Any] = {}
-    data: Any = msgspec.UNSET
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +47,70 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[RequestedOutput] = []
     id: str = ""
     parameters: dict[str, Any] = {}
+
+
+class ResponseOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One output tensor; without `data` its bytes follow the JSON header."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: dict[str, int] = {}
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class InferResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The JSON part of an inference response."""
+
+    model_name: str
+    model_version: str
+    outputs: list[ResponseOutput]
+    id: str = ""
+
+
+class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Name, type and shape of an input or output; -1 is a dynamic dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server is and which extensions of the protocol it has."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...] = EXTENSIONS
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The server process is alive."""
+
+    live: bool = True
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The server, or a model, can answer."""
+
+    ready: bool = True
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Every answer that is not 2xx."""
+
+    error: str
 
 
 class Inference(NamedTuple):
@@ -98,20 +167,19 @@ def render(model: ServedModel, version: str, inference: Inference, values: dict[
     request = inference.request
     default = request.parameters.get("binary_data_output") is True
     wanted = request.outputs or [RequestedOutput(name=name) for name in values]
-    outputs, buffers = [], []
+    outputs: list[ResponseOutput] = []
+    buffers: list[Buffer] = []
     for output in wanted:
         value = values[output.name]
-        head: dict[str, Any] = {"name": output.name, "datatype": value.dtype, "shape": value.shape}
+        head = ResponseOutput(name=output.name, datatype=value.dtype, shape=value.shape)
         if output.parameters.get("binary_data", default) is True:
             data = to_binary(value)
-            head["parameters"] = {"binary_data_size": memoryview(data).nbytes}
+            head = replace(head, parameters={"binary_data_size": memoryview(data).nbytes})
             buffers.append(data)
         else:
-            head["data"] = to_json(value)
+            head = replace(head, data=to_json(value))
         outputs.append(head)
-    answer: dict[str, Any] = {"model_name": model.name, "model_version": version, "outputs": outputs}
-    if request.id:
-        answer["id"] = request.id
+    answer = InferResponse(model_name=model.name, model_version=version, outputs=outputs, id=request.id)
     header = msgspec.json.encode(answer)
     return Answer(b"".join([header, *buffers]), len(header)) if buffers else Answer(header, None)
 
@@ -124,20 +192,19 @@ def check_outputs(model: ServedModel, request: InferRequest) -> None:
             raise RequestError(400, f"unknown output {output.name!r}; the outputs are {', '.join(known)}")
 
 
-def metadata(model: ServedModel, version: str) -> dict[str, Any]:
+def metadata(model: ServedModel, version: str) -> ModelMetadata:
     """Return the model metadata response."""
-    return {
-        "name": model.name,
-        "versions": [version],
-        "platform": "pytorch_tradewind",
-        "inputs": [_port(port) for port in model.inputs],
-        "outputs": [_port(port) for port in model.outputs],
-    }
+    return ModelMetadata(
+        name=model.name,
+        versions=(version,),
+        platform="pytorch_tradewind",
+        inputs=tuple(_port(port) for port in model.inputs),
+        outputs=tuple(_port(port) for port in model.outputs),
+    )
 
 
-def _port(port: Port) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": port.name, "datatype": port.dtype, "shape": port.shape}
-    return described | {"optional": True} if port.optional else described
+def _port(port: Port) -> TensorMetadata:
+    return TensorMetadata(name=port.name, datatype=port.dtype, shape=port.shape, optional=port.optional)
 
 
 def _header_size(text: str | None, total: int) -> int:
