@@ -12,7 +12,7 @@ import pytest
 
 from tradewind.cli.main import invoke
 from tradewind.models.manifest import Manifest, digest_of, seal
-from tradewind.models.package import write_contents
+from tradewind.models.write import place
 from tradewind.names import ExitCode
 
 
@@ -39,8 +39,7 @@ def package(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
             files={path: digest_of(data) for path, data in contents.items()},
         )  # fmt: skip
         folder = tmp_path / f"package{next(count)}"
-        folder.mkdir()
-        write_contents(folder, contents, seal(manifest)[1])
+        place(folder, contents, seal(manifest)[1])
         return folder
 
     return package

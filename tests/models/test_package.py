@@ -59,7 +59,10 @@ def test_the_signature_names_types_and_dynamic_dimensions(write: Write) -> None:
         ({"query": torch.rand(2, 8, dtype=torch.float64)}, "'query' is FP64, not FP32"),
         ({"query": torch.rand(2, 7)}, "'query' has size 7 in dimension 1, not 8"),
         ({"query": torch.rand(8)}, r"'query' has shape \[8\]"),
-        ({"query": torch.rand(3, 8)}, "'candidates' has size 2 in dimension 0, but 'query' has 3"),
+        (
+            {"query": torch.rand(3, 8)},
+            "'candidates' has size 2 in dimension 0, not the 3 that goes with 'query'",
+        ),
         ({"surprise": torch.rand(1)}, "no input 'surprise'"),
     ],
 )

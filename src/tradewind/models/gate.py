@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from tradewind.models.package import Package
 
-EVALUATION = "evaluation.safetensors"
 USERS = "user"
 
 
@@ -136,6 +135,4 @@ def _paired(
 
 
 def _evaluation(package: "Package") -> "dict[str, np.ndarray]":
-    if EVALUATION not in package.manifest.files:
-        return {}
     return {name: tensor.numpy() for name, tensor in package.evaluation().items()}

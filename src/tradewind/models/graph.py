@@ -5,6 +5,7 @@
 from anywhere, so the graph is written here as a list of operators from a closed set, and read back the same way.
 """
 
+import contextlib
 import keyword
 import math
 import operator
@@ -197,13 +198,12 @@ def _node_to_json(node: fx.Node) -> dict[str, Any]:
 def _target_name(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload):
         name = f"{target.namespace}.{target._opname}.{target._overloadname}"
-        _target(name)
-        return name
-    if target in _FUNCTION_NAMES:
+        with contextlib.suppress(ValueError):
+            _target(name)
+            return name
+    elif target in _FUNCTION_NAMES:
         return _FUNCTION_NAMES[target]
-    raise SpecError(
-        f"operator {target} cannot be packaged; export with `.run_decompositions()` or rewrite it"
-    )
+    raise SpecError(f"operator {target} cannot be packaged: only ATen operators without side effects can")
 
 
 def _target(name: str) -> Callable[..., Any]:

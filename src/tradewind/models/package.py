@@ -1,24 +1,22 @@
 """A model as a folder: written once, verified byte by byte when opened, never unpickled."""
 
-import os
 import pathlib
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tradewind.errors import IntegrityError, NotFoundError, SpecError
-from tradewind.models.manifest import Manifest, Signature, digest_of, read, seal
+from tradewind.errors import IntegrityError, MissingExtraError, NotFoundError
+from tradewind.models.manifest import Manifest, Signature, read
 from tradewind.names import MANIFEST
 
 if TYPE_CHECKING:
     import torch
-    from torch.export import ExportedProgram
 
     from tradewind.models.program import Program
 
-_OUTPUTS = {"recommend": {"encode": ["query"], "rank": ["scores"]}, "generic": {}}
+EVALUATION = "evaluation.safetensors"
+"""Per-user values of each metric."""
 
 
 class Package:
@@ -43,6 +41,7 @@ class Package:
 
     def program(self, name: str, device: str = "cpu") -> "Program":
         """The program as an eager module on `device`, with dynamic dimensions still dynamic."""
+        need_torch()
         from tradewind.models import graph
         from tradewind.models.program import Program
 
@@ -59,8 +58,8 @@ class Package:
         )
 
     def evaluation(self) -> "dict[str, torch.Tensor]":
-        """Per-user values of each metric, and the users' ids under `user` where they were kept."""
-        return self._safetensors("evaluation.safetensors")
+        """Per-user values of each metric, and the users' ids under `user`; empty when none were kept."""
+        return self._safetensors(EVALUATION) if EVALUATION in self._contents else {}
 
     def vocabulary(self, name: str) -> list[str]:
         """External ids by position."""
@@ -81,6 +80,7 @@ class Package:
             raise IntegrityError(f"{self.path / path}: not JSON: {error}") from error
 
     def _safetensors(self, path: str) -> "dict[str, torch.Tensor]":
+        need_torch()
         from tradewind.models.tensors import load
 
         return load(self._contents[path], str(self.path / path))
@@ -101,89 +101,9 @@ def open_package(path: pathlib.Path | str, *, digest: str | None = None) -> Pack
     return Package(folder, manifest, contents)
 
 
-def write_package(
-    dest: pathlib.Path | str,
-    *,
-    name: str,
-    task: str = "generic",
-    programs: "Mapping[str, ExportedProgram]",
-    tensors: "Mapping[str, Mapping[str, torch.Tensor]] | None" = None,
-    vocabularies: Mapping[str, Sequence[str]] | None = None,
-    metrics: Mapping[str, float] | None = None,
-    lineage: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    evaluation: "Mapping[str, torch.Tensor] | None" = None,
-    outputs: Mapping[str, Sequence[str]] | None = None,
-) -> Package:
-    """Write a package into the new folder `dest` and open it again.
-
-    `evaluation` holds one metric value per user, which the promotion gate compares. `outputs` names a program's
-    outputs where its forward does not return a dict.
-    """
-    folder = pathlib.Path(dest)
-    if task not in _OUTPUTS:
-        raise SpecError(f"task {task!r} is not one of {', '.join(sorted(_OUTPUTS))}")
-    folder.mkdir(parents=True, exist_ok=False)
-    contents, signatures = _program_files(programs, {**_OUTPUTS[task], **(outputs or {})})
-    groups = dict(tensors or {})
-    contents |= _tensor_files(groups, evaluation)
-    for vocabulary, ids in (vocabularies or {}).items():
-        contents[f"vocabularies/{vocabulary}.json"] = msgspec.json.encode(list(ids))
-    manifest = Manifest(
-        format=1,
-        name=name,
-        task=task,
-        created_s=time.time(),
-        programs=signatures,
-        tensors=tuple(sorted(groups)),
-        vocabularies=tuple(sorted(vocabularies or {})),
-        metrics={key: float(value) for key, value in (metrics or {}).items()},
-        lineage=dict(lineage or {}),
-        config=dict(config or {}),
-        files={path: digest_of(data) for path, data in contents.items()},
-    )
-    write_contents(folder, contents, seal(manifest)[1])
-    return open_package(folder)
-
-
-def _program_files(
-    programs: "Mapping[str, ExportedProgram]", outputs: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, bytes], dict[str, Signature]]:
-    from tradewind.models.graph import normalize, to_json
-    from tradewind.models.signature import signature_of
-    from tradewind.models.tensors import dump
-
-    contents: dict[str, bytes] = {}
-    signatures: dict[str, Signature] = {}
-    for name, exported in programs.items():
-        signatures[name] = signature_of(exported, outputs.get(name))
-        graph, weights = to_json(normalize(exported))
-        contents[f"programs/{name}.json"] = msgspec.json.encode(graph)
-        contents[f"weights/{name}.safetensors"] = dump(weights)
-    return contents, signatures
-
-
-def _tensor_files(
-    groups: "Mapping[str, Mapping[str, torch.Tensor]]", evaluation: "Mapping[str, torch.Tensor] | None"
-) -> dict[str, bytes]:
-    from tradewind.models.tensors import dump
-
-    contents = {f"tensors/{group}.safetensors": dump(values) for group, values in groups.items()}
-    if evaluation:
-        contents["evaluation.safetensors"] = dump(evaluation)
-    return contents
-
-
-def write_contents(folder: pathlib.Path, contents: Mapping[str, bytes | bytearray], manifest: bytes) -> None:
-    """Write a package's files and, last, its manifest, each flushed to disk."""
-    for path, data in contents.items():
-        _write_file(folder / path, data)
-    _write_file(folder / MANIFEST, manifest)
-
-
-def _write_file(path: pathlib.Path, data: bytes | bytearray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def need_torch() -> None:
+    """Raise MissingExtraError where a model's tensors cannot be read."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("models need PyTorch: pip install 'tradewind[serve]'") from error

@@ -1,5 +1,6 @@
 """A packaged program, ready to call: inputs checked against the signature, outputs by name."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from tradewind.errors import SpecError
 from tradewind.models.manifest import Signature, Tensor
 from tradewind.models.signature import DTYPES
 
+_AFFINE = re.compile(r"([A-Za-z_]\w*)( [+-] \d+)?", re.ASCII)
 _DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 
 
@@ -71,8 +73,17 @@ def _check_tensor(program: str, spec: Tensor, value: torch.Tensor, sizes: dict[s
         if size < low or (high is not None and size > high):
             wanted = f"{low}" if low == high else f"{low} to {'any' if high is None else high}"
             raise SpecError(f"{where} has size {size} in dimension {axis}, not {wanted}")
-        symbol = spec.symbols[axis]
-        if symbol is not None:
-            first, name = sizes.setdefault(symbol, (size, spec.name))
-            if first != size:
-                raise SpecError(f"{where} has size {size} in dimension {axis}, but {name!r} has {first}")
+        _check_symbol(where, axis, size, spec, sizes)
+
+
+def _check_symbol(where: str, axis: int, size: int, spec: Tensor, sizes: dict[str, tuple[int, str]]) -> None:
+    """Sizes that share a symbol agree; `s + 1` is one more than `s`."""
+    match = _AFFINE.fullmatch(spec.symbols[axis] or "")
+    if match is None:
+        return
+    symbol, offset = match[1], int((match[2] or "0").replace(" ", ""))
+    first, name = sizes.setdefault(symbol, (size - offset, spec.name))
+    if first + offset != size:
+        raise SpecError(
+            f"{where} has size {size} in dimension {axis}, not the {first + offset} that goes with {name!r}"
+        )

@@ -1,10 +1,7 @@
 """Published versions: immutable folders, one row each in the store, and aliases that move through a gate."""
 
-import os
 import pathlib
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,7 +10,8 @@ import msgspec
 from tradewind.errors import GateError, NotFoundError, SpecError
 from tradewind.models.gate import Gate, Verdict, judge
 from tradewind.models.manifest import Manifest, read, seal
-from tradewind.models.package import Package, open_package, write_contents
+from tradewind.models.package import Package, open_package
+from tradewind.models.write import place
 
 if TYPE_CHECKING:
     from tradewind.store import ModelVersion, Store
@@ -101,38 +99,15 @@ def check_name(name: str) -> None:
 
 
 def _place(manifest: Manifest, contents: Mapping[str, bytearray], name: str) -> pathlib.Path:
-    """Write a read-only copy under a temporary name, then give it its name in one step."""
+    """The registry's own read-only copy of the package, in a folder named by its digest."""
     from tradewind.store import home
 
-    parent = home() / "models" / name
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / manifest.digest.removeprefix("sha256:")
-    if folder.exists():
-        open_package(folder, digest=manifest.digest)
-        return folder
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
+    folder = home() / "models" / name / manifest.digest.removeprefix("sha256:")
     try:
-        write_contents(temporary, contents, seal(manifest)[1])
-        _seal_folder(temporary)
-        os.rename(temporary, folder)
+        place(folder, contents, seal(manifest)[1], read_only=True)
     except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not folder.exists():
+        # Another process published the same bytes, or one died before its row was written.
+        if not folder.is_dir():
             raise
-    _sync(parent)
+        open_package(folder, digest=manifest.digest)
     return folder
-
-
-def _seal_folder(folder: pathlib.Path) -> None:
-    for root, _, files in os.walk(folder):
-        for file in files:
-            os.chmod(os.path.join(root, file), 0o444)
-        _sync(pathlib.Path(root))
-
-
-def _sync(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

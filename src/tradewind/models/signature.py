@@ -1,11 +1,12 @@
 """What a program takes and gives, read from its exported graph, in Open Inference Protocol words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from tradewind.errors import SpecError
 from tradewind.models.manifest import Signature, Tensor
@@ -30,7 +31,7 @@ def signature_of(program: ExportedProgram, output_names: Sequence[str] | None = 
     Output names are `output_names`, else the keys of the dict that forward returns, else output, or output_0...
     """
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
+    ranges = program.range_constraints
     specs = program.graph_signature
     inputs = [s.arg.name for s in specs.input_specs if s.kind is InputKind.USER_INPUT]
     outputs = [s.arg.name for s in specs.output_specs if s.kind is OutputKind.USER_OUTPUT]
@@ -52,7 +53,7 @@ def _output_names(program: ExportedProgram, count: int) -> list[str]:
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 
-def _tensor(name: str, value: Any, ranges: dict[str, Any]) -> Tensor:
+def _tensor(name: str, value: Any, ranges: Mapping[Any, Any]) -> Tensor:
     if not isinstance(value, torch.Tensor) or value.dtype not in DTYPES:
         raise SpecError(f"{name!r} is {type(value).__name__}; a program takes and gives dense tensors only")
     symbols = [None if isinstance(d, int) else str(d) for d in value.shape]
@@ -65,11 +66,9 @@ def _tensor(name: str, value: Any, ranges: dict[str, Any]) -> Tensor:
     )
 
 
-def _range(dimension: Any, ranges: dict[str, Any]) -> tuple[int, int | None]:
+def _range(dimension: Any, ranges: Mapping[Any, Any]) -> tuple[int, int | None]:
     if isinstance(dimension, int):
         return dimension, dimension
-    bounds = ranges.get(str(dimension))
-    if bounds is None:
-        return 0, None
+    bounds = bound_sympy(dimension.node.expr, dict(ranges))
     upper = int(bounds.upper) if bounds.upper.is_Integer else None
-    return int(bounds.lower), upper
+    return int(bounds.lower) if bounds.lower.is_Integer else 0, upper
