@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tradewind.scale.histogram import Histogram
 from tradewind.scale.outcome import LoadPlan, LoadResult, judge
@@ -53,7 +54,9 @@ def events(run: str) -> Iterable[Event]:
                 share = (step - first) / (last - first)
                 yield event(stepping + share * (end - stepping), "checkpoint", attempt, rank, step=step, bytes=1 << 20, stall_s=0.05)  # fmt: skip
             yield event(end - 0.01, "step", attempt, rank, step=last, last=True)
-            yield event(end, "ledger", attempt, rank, buckets=buckets(end - begin - 1.1), wall_s=end - begin - 1.1)
+            yield event(
+                end, "ledger", attempt, rank, buckets=buckets(end - begin - 1.1), wall_s=end - begin - 1.1
+            )
             killed = attempt == 0 and rank == 1
             yield event(end, "worker_exit", attempt, rank, exit_code=-9 if killed else 0)
     killed_text = "rank 1 exited with signal 9 (SIGKILL)\nno exception: the process was killed from outside"
@@ -61,12 +64,19 @@ def events(run: str) -> Iterable[Event]:
     for rank in (0, 1):
         yield event(33.0, "resume", 1, rank, step=250, path="checkpoints/step-250")
     yield event(33.6, "recovered", 1, 0, seconds=3.1, step=251)
-    yield event(36.0, "caught_up", 1, 0, step=290)
+    for rank in (0, 1):
+        yield event(36.9, "caught_up", 1, rank, step=290)
 
 
 def buckets(wall_s: float) -> dict[str, float]:
     """A worker's own ledger of `wall_s` seconds."""
-    shares = {"compute": 0.71, "communication": 0.13, "data_wait": 0.06, "checkpoint_stall": 0.02, "restore": 0.01}
+    shares = {
+        "compute": 0.71,
+        "communication": 0.13,
+        "data_wait": 0.06,
+        "checkpoint_stall": 0.02,
+        "restore": 0.01,
+    }
     return {name: wall_s * share for name, share in shares.items()}
 
 
@@ -75,7 +85,9 @@ def metrics(run: str) -> Iterable[Metric]:
     for attempt, first, last in ((0, 1, 290), (1, 251, 600)):
         for step in range(first, last + 1):
             loss = 2.1 + 5.2 * math.exp(-step / 120) + 0.08 * math.sin(step * 1.7) * math.cos(step * 0.31)
-            yield Metric(run=run, attempt=attempt, rank=0, step=step, name=LOSS, value=loss, t_s=BEGIN_S + step / 10)
+            yield Metric(
+                run=run, attempt=attempt, rank=0, step=step, name=LOSS, value=loss, t_s=BEGIN_S + step / 10
+            )
             if step % 50 == 0:
                 value = 0.19 * (1 - math.exp(-step / 160))
                 yield Metric(run=run, attempt=attempt, rank=0, step=step, name=QUALITY, value=value, t_s=BEGIN_S + step / 10)  # fmt: skip
@@ -91,7 +103,14 @@ def loads() -> list[LoadResult]:
 
 
 def load_result(
-    multiple: float, rate: float, p50: float, p90: float, p99: float, p999: float, refused: float, lag_ms: float = 0.8
+    multiple: float,
+    rate: float,
+    p50: float,
+    p90: float,
+    p99: float,
+    p999: float,
+    refused: float,
+    lag_ms: float = 0.8,
 ) -> LoadResult:
     """A result of ten seconds at `rate` with the given percentiles and share of refusals."""
     offered = int(rate * 10)
@@ -100,7 +119,11 @@ def load_result(
     plan = LoadPlan(url="http://127.0.0.1:8080/v1/recommend", rate=rate, duration_s=10)
     verdict, why = judge(plan, offered, ok / offered, lag_ms, 0)
     histogram = Histogram()
-    histogram.record(p50, ok)
+    curve = [(0.0, p50 * 0.6), (0.3, p50), (1.0, p90), (2.0, p99), (3.0, p999), (4.0, p999 * 1.1)]
+    for at in range(ok):
+        nines = -math.log10(1 - at / ok)
+        (low, begin), (high, end) = next(pair for pair in pairwise(curve) if nines <= pair[1][0])
+        histogram.record(begin + (end - begin) * (nines - low) / (high - low))
     return LoadResult(
         url=plan.url, rate=rate, duration_s=10.0, deadline_ms=50.0, objective=0.99, seed=0, offered=offered,
         sent=offered, ok=ok, in_deadline=ok, refused=num_refused, errors=0,

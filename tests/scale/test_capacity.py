@@ -4,7 +4,7 @@ import pytest
 
 from tests.services.injected import injected_server
 from tradewind.errors import TradewindError
-from tradewind.scale.capacity import find_capacity
+from tradewind.scale.capacity import Level, _climb, find_capacity
 
 
 def test_a_level_cannot_exceed_what_its_delay_allows() -> None:
@@ -17,6 +17,18 @@ def test_a_level_cannot_exceed_what_its_delay_allows() -> None:
     for level in capacity.levels:
         assert 0.3 * 50 * level.concurrency < level.goodput_per_s <= 50 * level.concurrency * 1.1
     assert capacity.per_s == capacity.levels[1].goodput_per_s
+
+
+def test_the_climb_stops_after_two_flat_levels() -> None:
+    """One flat level is passed over, two in a row end the search, and no further level is tried."""
+    rates = iter([100.0, 101.0, 180.0, 181.0, 182.0, 400.0])
+
+    def measure(concurrency: int) -> Level:
+        per_s = next(rates)
+        return Level(concurrency=concurrency, answered_per_s=per_s, goodput_per_s=per_s, p99_ms=1, failed=0)
+
+    levels = list(_climb(measure, (1, 2, 4, 8, 16, 32)))
+    assert [level.concurrency for level in levels] == [1, 2, 4, 8, 16]
 
 
 def test_answers_past_the_deadline_are_not_capacity() -> None:

@@ -28,7 +28,8 @@ def load(
     rate: Annotated[
         list[str],
         Parameter(
-            help="Requests per second, or a multiple of measured capacity: 200, 0.5x. Repeat for several levels."
+            negative=(),
+            help="Requests per second, or a multiple of measured capacity: 200, 0.5x. Repeat for several levels.",
         ),
     ],
     duration: Annotated[str, Parameter(help="Length of each level, such as 20s or 5m.")] = "20s",
@@ -36,9 +37,11 @@ def load(
     body: Annotated[
         Path | None, Parameter(help="File with one JSON body a line, POSTed in turn; GET without it.")
     ] = None,
-    header: Annotated[list[str] | None, Parameter(help="'name: value', repeatable.")] = None,
+    header: Annotated[list[str] | None, Parameter(negative=(), help="'name: value', repeatable.")] = None,
     objective: Annotated[float, Parameter(help="Share of requests that must be in time to pass.")] = 0.99,
-    warmup: Annotated[str, Parameter(help="Load sent before counting begins.")] = "1s",
+    warmup: Annotated[
+        str, Parameter(help="Length of the load sent before counting begins; 0 for none.")
+    ] = "1s",
     connections: Annotated[int, Parameter(help="Most connections open at once.")] = 512,
     seed: Annotated[int, Parameter(help="Seed of the arrival times.")] = 0,
     run: Annotated[str | None, Parameter(help="Keep the results with this run, for its report.")] = None,
@@ -56,11 +59,11 @@ def load(
 
     Exit codes: 0 every level met the objective, 4 one missed it, 5 no verdict.
 
-    Examples:
+    One level, or three around the measured capacity kept with the newest run:
 
-        tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 200 --duration 20s
+    `tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 200 --duration 20s`
 
-        tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 0.5x --rate 1x --rate 2x --run last
+    `tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 0.5x --rate 1x --rate 2x --run last`
     """
     from tradewind.scale.load import execute
     from tradewind.scale.outcome import LoadPlan
@@ -80,7 +83,7 @@ def load(
             objective=objective,
             headers=headers,
             seed=seed,
-            warmup_s=parse_duration_s(warmup),
+            warmup_s=0.0 if warmup.rstrip("ms") == "0" else parse_duration_s(warmup),
             connections=connections,
             multiple=multiple,
             allow_remote=allow_remote,
@@ -108,12 +111,8 @@ def rates(
     if not any(relative for _, relative in parsed):
         return [(value, None) for value, _ in parsed]
     capacity = find_capacity(url, bodies, deadline_ms=deadline_ms, headers=headers, allow_remote=allow_remote)
-    print(
-        f"capacity: {capacity.per_s:.0f}/s with {capacity.concurrency} connections", file=sys.stderr
-    )
-    return [
-        (value * capacity.per_s, value) if relative else (value, None) for value, relative in parsed
-    ]
+    print(f"capacity: {capacity.per_s:.0f}/s with {capacity.concurrency} connections", file=sys.stderr)
+    return [(value * capacity.per_s, value) if relative else (value, None) for value, relative in parsed]
 
 
 def read_bodies(path: Path) -> list[bytes]:
@@ -202,9 +201,7 @@ def report(
     Curves, the ledger of wall time, failures and recoveries, latency and goodput under load (from
     `tradewind load --run RUN`). The page needs no network. RUN is an id, the start of one, a name, or `last`.
 
-    Example:
-
-        tradewind report last --out report.html
+    `tradewind report last --out report.html`
     """
     from tradewind.console.report import render
     from tradewind.console.view import collect

@@ -53,8 +53,8 @@ def build_app() -> "App":
         exit_on_error=False,
         print_error=False,
     )
-    for order, (name, (target, summary)) in enumerate(COMMANDS.items()):
-        app.command(f"tradewind.cli.{target}", name=name, help=summary, sort_key=order)
+    for order, (name, (target, _)) in enumerate(COMMANDS.items()):
+        app.command(f"tradewind.cli.{target}", name=name, sort_key=order)
     return app
 
 

@@ -20,7 +20,13 @@ def brief(view: RunView) -> "Group":
     """The run's state, ledger, failures, metrics and load as one rich renderable."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_headline(view), _ledger(view), *_failures(view), *_metrics(view), *_loads(view.loads)]
+    parts: list[RenderableType] = [
+        _headline(view),
+        _ledger(view),
+        *_failures(view),
+        *_metrics(view),
+        *_loads(view.loads),
+    ]
     return Group(*parts)
 
 

@@ -9,13 +9,15 @@ import msgspec
 from tradewind.console.markup import Html, join, tag
 from tradewind.console.scales import (
     Axis,
+    clock,
     linear_axis,
     log_axis,
     log_ticks,
     number,
-    seconds,
+    percent,
     thin,
     ticks,
+    time_ticks,
 )
 
 Point = tuple[float, float]
@@ -51,6 +53,8 @@ class LineChart(msgspec.Struct, frozen=True, kw_only=True):
     log_y: bool = False
     zero_y: bool = False
     zero_x: bool = False
+    x_ticks: Sequence[tuple[float, str]] = ()
+    """Where the x axis is marked and how; round numbers when empty."""
     across: Sequence[Mark] = ()
     """Horizontal lines, such as an SLO."""
     down: Sequence[Mark] = ()
@@ -61,7 +65,8 @@ class LineChart(msgspec.Struct, frozen=True, kw_only=True):
 
 def line_chart(chart: LineChart) -> Html:
     """A line chart with axes, marks, a legend for several series, and values on hover."""
-    left, right, top, bottom = 52, chart.width - 16, 34, chart.height - 40
+    headed = len(chart.series) > 1 or bool(chart.y_label)
+    left, right, top, bottom = 52, chart.width - 16, 34 if headed else 8, chart.height - 40
     xs = [x for line in chart.series for x, _ in line.points]
     ys = [y for line in chart.series for _, y in line.points if math.isfinite(y)] + [
         m.at for m in chart.across
@@ -70,7 +75,7 @@ def line_chart(chart: LineChart) -> Html:
     x = linear_axis(xs, left, right, zero=True) if chart.zero_x else Axis(*span, left, right)
     y = log_axis(ys, bottom, top) if chart.log_y else linear_axis(ys, bottom, top, zero=chart.zero_y)
     parts = [
-        _grid(x, y, left, right, bottom),
+        _grid(x, y, right, bottom, chart.x_ticks),
         tag(
             "text",
             chart.x_label,
@@ -103,16 +108,15 @@ def svg(title: str, width: float, height: float, body: Html, **data: str) -> Htm
     )
 
 
-def _grid(x: Axis, y: Axis, left: float, right: float, bottom: float) -> Html:
-    parts = []
+def _grid(x: Axis, y: Axis, right: float, bottom: float, x_ticks: Sequence[tuple[float, str]]) -> Html:
+    parts, left = [], x.start
     for value in log_ticks(y.low, y.high) if y.log else ticks(y.low, y.high, 4):
         at = y(value)
         parts.append(tag("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
         parts.append(tag("text", number(value), x=left - 7, y=at + 3.5, class_="tick", text_anchor="end"))
-    for value in ticks(x.low, x.high, 6):
-        parts.append(
-            tag("text", number(value), x=x(value), y=bottom + 16, class_="tick", text_anchor="middle")
-        )
+    round_ones = [(value, number(value)) for value in ticks(x.low, x.high, 6)]
+    for value, label in [tick for tick in x_ticks if x.low <= tick[0] <= x.high] or round_ones:
+        parts.append(tag("text", label, x=x(value), y=bottom + 16, class_="tick", text_anchor="middle"))
     parts.append(tag("line", class_="base", x1=left, x2=right, y1=bottom, y2=bottom))
     return join(*parts)
 
@@ -200,10 +204,10 @@ def stacked_bar(title: str, buckets: Mapping[str, float], colours: Mapping[str, 
         )
         parts += [box, text if room else Html()]
         at += value
-    for value in ticks(0, total, 10) if total else []:
+    for value in time_ticks(total) if total else []:
         text = tag(
             "text",
-            seconds(value) if value else "0",
+            clock(value),
             x=axis(value),
             y=66,
             class_="tick",
@@ -258,8 +262,8 @@ def timeline(title: str, lanes: Sequence[Lane], end: float, bands: Sequence[Span
         parts.append(tag("line", class_="grid", x1=left, x2=width - 18, y1=y + step, y2=y + step))
         parts += [_span(span, axis, y + 6) for span in lane.spans]
         parts += [_pin(pin, axis, y + 17) for pin in lane.pins]
-    for value in ticks(0, axis.high, 10):
-        text = seconds(value) if value else "0"
+    for value in time_ticks(axis.high):
+        text = clock(value)
         parts.append(tag("text", text, x=axis(value), y=bottom + 18, class_="tick", text_anchor="middle"))
     return svg(title, width, bottom + 28, join(*parts))
 
@@ -314,3 +318,40 @@ def _pin(pin: Pin, axis: Axis, y: float) -> Html:
     if pin.shape == "tick":
         return tag("rect", title, x=x - 1.5, y=y - 8, width=3, height=16, rx=1.5, class_=f"fill {pin.colour}")
     return tag("circle", title, cx=x, cy=y, r=5, class_=f"fill {pin.colour}")
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Horizontal bars of equal length, each cut by its parts' shares."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, float]]
+    colours: Mapping[str, str]
+
+
+def share_rows(chart: Rows) -> Html:
+    """One bar a row, cut by shares, with a legend."""
+    width, left, step = 540.0, 52.0, 40.0
+    axis = Axis(0.0, 1.0, left, width - 16)
+    keys = [Series(name=name, points=(), colour=colour) for name, colour in chart.colours.items()]
+    parts = [_legend(keys, width - 16)]
+    for row, (name, values) in enumerate(chart.rows.items()):
+        y, at, total = 34 + step * row, 0.0, sum(values.values()) or 1.0
+        parts.append(tag("text", name, x=left - 8, y=y + 18, class_="lane", text_anchor="end"))
+        for part, value in values.items():
+            begin, end = axis(at / total), axis((at + value) / total)
+            at += value
+            if value:
+                detail = f"{name}, {part}: {value:,.0f} ({value / total:.2%})"
+                label = percent(value / total) if end - begin > 44 else ""
+                parts.append(_box(begin, end, y, chart.colours[part], label, detail))
+    return svg(chart.title, width, 34 + step * len(chart.rows) + 4, join(*parts))
+
+
+def _box(begin: float, end: float, y: float, colour: str, label: str, detail: str) -> Html:
+    width = max(end - begin - 1.5, 0.8)
+    return join(
+        tag(
+            "rect", tag("title", detail), x=begin, y=y, width=width, height=27, rx=3, class_=f"fill {colour}"
+        ),
+        tag("text", label, x=(begin + end) / 2, y=y + 18, class_="in-bar", text_anchor="middle"),
+    )

@@ -1,13 +1,16 @@
 """The report's section about serving: latency and goodput against offered load."""
 
+import math
 from collections.abc import Sequence
 
-from tradewind.console.charts import LineChart, Mark, Series, line_chart
+from tradewind.console.charts import LineChart, Mark, Rows, Series, line_chart, share_rows
 from tradewind.console.markup import Html, table, tag
 from tradewind.console.runview import plot, section
 from tradewind.console.scales import number
+from tradewind.scale.histogram import Histogram
 from tradewind.scale.outcome import NO_VERDICT, LoadResult
 
+_NINES = tuple((-math.log10(1 - q / 100), f"{q:g}%") for q in (0, 50, 90, 99, 99.9, 99.99))
 _TONES = {"pass": "good", "fail": "bad", NO_VERDICT: "warn"}
 
 
@@ -26,6 +29,8 @@ def load_section(loads: Sequence[LoadResult]) -> Html:
         "div",
         plot(tag("h3", "Latency"), _latency(loads)),
         plot(tag("h3", f"Goodput inside {deadline}"), _goodput(loads)),
+        plot(tag("h3", "Latency by percentile"), _distribution(loads)),
+        plot(tag("h3", "What became of the requests"), _outcomes(loads)),
         class_="pair",
     )
     return section("Under load", lead, charts, _table(loads))
@@ -47,7 +52,6 @@ def _latency(loads: Sequence[LoadResult]) -> Html:
         _series("p99", "c-4", loads, [load.p99_ms for load in loads]),
         _series("p99.9", "c-5", loads, [load.p999_ms for load in loads]),
     ]
-    slos = [Mark(at=ms, label=f"SLO {ms:g} ms") for ms in sorted({load.deadline_ms for load in loads})]
     chart = LineChart(
         title="Latency percentiles against offered load",
         series=series,
@@ -55,7 +59,7 @@ def _latency(loads: Sequence[LoadResult]) -> Html:
         y_label="ms",
         log_y=True,
         zero_x=True,
-        across=slos,
+        across=_slos(loads),
     )
     return line_chart(chart)
 
@@ -81,6 +85,51 @@ def _goodput(loads: Sequence[LoadResult]) -> Html:
     return line_chart(chart)
 
 
+def _name(load: LoadResult) -> str:
+    return f"{load.multiple:g}x" if load.multiple else f"{load.rate:g}/s"
+
+
+def _distribution(loads: Sequence[LoadResult]) -> Html:
+    """The tail of every level; each further nine takes the same room."""
+    colours = ("c-1", "c-2", "c-4", "c-5", "c-6", "c-3")
+    series = []
+    for at, load in enumerate(one for one in loads if one.histogram):
+        histogram = Histogram.from_dict(load.histogram)
+        most = math.log10(max(histogram.count, 10))
+        marks = [step / 20 for step in range(math.floor(min(most, 4.0) * 20) + 1)]
+        points = [(mark, histogram.quantile(1 - 10**-mark)) for mark in marks]
+        series.append(Series(name=_name(load), points=points, colour=colours[at % len(colours)]))
+    chart = LineChart(
+        title="Latency by percentile, one line a level",
+        series=series,
+        x_label="percentile of answered requests",
+        y_label="ms",
+        log_y=True,
+        x_ticks=_NINES,
+        across=_slos(loads),
+    )
+    return line_chart(chart)
+
+
+def _outcomes(loads: Sequence[LoadResult]) -> Html:
+    """Per level, the shares in time, late, refused and failed."""
+    parts = {
+        _name(load): {
+            "in time": load.in_deadline,
+            "late": load.ok - load.in_deadline,
+            "refused": load.refused,
+            "error": load.errors,
+        }
+        for load in loads
+    }
+    colours = {"in time": "c-1", "late": "c-6", "refused": "c-3", "error": "c-bad"}
+    return share_rows(Rows(title="What became of the requests, by level", rows=parts, colours=colours))
+
+
+def _slos(loads: Sequence[LoadResult]) -> list[Mark]:
+    return [Mark(at=ms, label=f"SLO {ms:g} ms") for ms in sorted({load.deadline_ms for load in loads})]
+
+
 def _table(loads: Sequence[LoadResult]) -> Html:
     header = [
         "load", "offered/s", "goodput/s", "in time", "refused", "errors", "p50 ms", "p90 ms", "p99 ms",
@@ -88,7 +137,7 @@ def _table(loads: Sequence[LoadResult]) -> Html:
     ]  # fmt: skip
     rows: list[list[str | None]] = [
         [
-            f"{load.multiple:g}x capacity" if load.multiple else f"{load.rate:g}/s",
+            _name(load),
             number(load.offered_per_s),
             number(load.goodput_per_s),
             f"{load.attainment:.2%}",

@@ -11,7 +11,7 @@ from tradewind import __version__
 from tradewind.console.loadview import load_section
 from tradewind.console.markup import Html, join, tag
 from tradewind.console.runview import curves_section, failure_section, ledger_section
-from tradewind.console.scales import number, seconds
+from tradewind.console.scales import number, plural, seconds
 from tradewind.console.view import RunView, collect
 from tradewind.scale.outcome import LoadResult
 from tradewind.store import Store
@@ -70,7 +70,7 @@ def _header(view: RunView) -> Html:
     facts = [
         tag("span", "run ", tag("code", run.id)),
         tag("span", _date(run.created_s)),
-        tag("span", f"{run.spec.get('workers', 1)} workers"),
+        tag("span", plural(int(run.spec.get("workers") or 1), "worker")),
         tag("span", tag("code", f"{script} {args}".strip())) if script else Html(),
         tag("span", "code ", tag("code", run.snapshot[:19])) if run.snapshot else Html(),
     ]
@@ -96,7 +96,7 @@ def _tile(name: str, value: str, unit: str = "", note: str = "", tone: str = "")
 
 def _tiles(view: RunView) -> Html:
     tiles = [
-        _tile("Wall time", *_split(view.wall_s), note=f"{len(view.attempts)} attempt(s)"),
+        _tile("Wall time", *_split(view.wall_s), note=plural(len(view.attempts), "attempt")),
         *_training_tiles(view),
         *_recovery_tiles(view),
         *_load_tiles(view.loads),
@@ -132,7 +132,7 @@ def _recovery_tiles(view: RunView) -> list[Html]:
     times = [failure.recovered_s for failure in failures if failure.recovered_s is not None]
     if not times:
         return [_tile("Failures", str(len(failures)), note="not recovered", tone="bad")]
-    note = f"{len(failures)} failure(s), {len(times)} recovered; failure to next step"
+    note = f"{plural(len(failures), 'failure')}, {len(times)} recovered; failure to next step"
     return [_tile("Slowest recovery", *_split(max(times)), note=note, tone="good")]
 
 

@@ -43,7 +43,7 @@ MEANINGS = {
     "pending": "from submission to the first attempt",
     "other": "not attributed to any of these",
 }
-_STATES = {"succeeded": "c-compute", "failed": "c-detection", "running": "c-communication"}
+_STATES = {"succeeded": "c-compute", "failed": "c-restart", "running": "c-communication"}
 _MOST_RANKS = 12
 
 

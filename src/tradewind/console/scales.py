@@ -84,6 +84,34 @@ def seconds(value: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def percent(share: float) -> str:
+    """A share with one decimal, and never `100%` for less than all."""
+    return f"{share:.0%}" if share in (0, 1) else f"{min(share, 0.999):.1%}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 attempt`, `2 attempts`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def clock(value: float) -> str:
+    """An instant on a time axis: `0`, `45 s`, `1:30`, `2:05:00`."""
+    if value < 60:
+        return f"{value:g} s" if value else "0"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def time_ticks(end: float, count: int = 10) -> list[float]:
+    """Round instants from 0 to `end`: whole seconds, minutes or hours apart when the span is long."""
+    if end <= 60:
+        return ticks(0, end, count)
+    steps = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+    step = next((step for step in steps if end / step <= count), 86400 * math.ceil(end / 86400 / count))
+    return [float(at) for at in range(0, math.floor(end) + 1, step)]
+
+
 def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
     """At most `most` points that keep every visible extreme: the lowest and highest of each stretch."""
     if len(points) <= most:

@@ -78,7 +78,9 @@ def collect(
     training = [event for event in events if event.kind != "load"]
     begin_s = run.created_s
     last_s = max((event.t_s for event in training), default=run.started_s or begin_s)
-    ledger = run_ledger(training, attempts, created_s=begin_s, ended_s=run.ended_s or last_s) if attempts else {}
+    ledger = (
+        run_ledger(training, attempts, created_s=begin_s, ended_s=run.ended_s or last_s) if attempts else {}
+    )
     return RunView(
         run=run,
         attempts=attempts,

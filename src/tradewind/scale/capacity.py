@@ -14,6 +14,8 @@ from tradewind.scale.wire import Bodies, Connection, Target, http_parser, parse_
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)
 _ENOUGH_GAIN = 1.05
+_FLAT_LEVELS = 2
+"""One flat level may be a batching server that waits for company; two are a limit."""
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,15 +102,15 @@ def find_capacity(
     bodies: Bodies = None,
     *,
     deadline_ms: float = 50.0,
-    duration_s: float = 2.0,
-    warmup_s: float = 0.5,
+    duration_s: float = 1.0,
+    warmup_s: float = 0.3,
     concurrencies: tuple[int, ...] = CONCURRENCIES,
     headers: dict[str, str] | None = None,
     allow_remote: bool = False,
 ) -> Capacity:
     """The highest goodput over rising numbers of busy connections, `duration_s` each.
 
-    Stops at the first level that adds less than 5%. A closed loop slows down with the server, so
+    Stops after two levels in a row that add less than 5%. A closed loop slows down with the server, so
     this finds how much it can do, not how it behaves when more is asked; `run_load` does.
     """
     target = parse_target(url, allow_remote)
@@ -131,10 +133,11 @@ def find_capacity(
 
 
 def _climb(measure: Callable[[int], Level], concurrencies: tuple[int, ...]) -> Iterator[Level]:
-    best = 0.0
+    best, flat = 0.0, 0
     for concurrency in concurrencies:
         level = measure(concurrency)
         yield level
-        if level.goodput_per_s < best * _ENOUGH_GAIN:
+        flat = flat + 1 if level.goodput_per_s < best * _ENOUGH_GAIN else 0
+        if flat == _FLAT_LEVELS:
             return
         best = max(best, level.goodput_per_s)
