@@ -126,7 +126,10 @@ def _atomic(wheel: zipfile.ZipFile, suffix: str, key: str) -> pa.Table:
         io.BytesIO(text),
         read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
         parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
-        convert_options=pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in strings}),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={**dict.fromkeys(strings, pa.string()), "release_year": pa.float64()},
+            null_values=["", "unkonwn", "V"],  # what the release year of two films is given as
+        ),
     )
 
 

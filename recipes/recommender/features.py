@@ -1,4 +1,4 @@
-"""Feature tables as numbers: scaled columns for numbers, one column a value for categories and tag lists."""
+"""Feature tables as numbers: one column a value for categories and tag lists; numbers scaled, and by quantile."""
 
 import collections
 
@@ -10,6 +10,8 @@ from recipes.recommender.data import Features
 
 MAX_VALUES = 40
 """A category or tag list with more distinct values than this (a title, a postcode) is left out."""
+
+QUANTILES = 10
 
 
 def encode(table: pa.Table | None, key: str, ids: list[str]) -> Features:
@@ -31,7 +33,7 @@ def encode(table: pa.Table | None, key: str, ids: list[str]) -> Features:
 
 def _columns(name: str, column: pa.ChunkedArray) -> list[tuple[str, np.ndarray]]:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return [(name, _standardised(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)))]
+        return _number(name, pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False))
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return []
     words = [(value or "").split() for value in column.to_pylist()]
@@ -39,6 +41,18 @@ def _columns(name: str, column: pa.ChunkedArray) -> list[tuple[str, np.ndarray]]
     if len(counts) > MAX_VALUES:
         return []
     return [(f"{name}={word}", np.array([word in row for row in words], float)) for word in sorted(counts)]
+
+
+def _number(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The standardised value and, where there are enough distinct ones, its quantile, one column each."""
+    columns = [(name, _standardised(values))]
+    known = values[np.isfinite(values)]
+    if len(np.unique(known)) <= QUANTILES:
+        return columns
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
+    place = np.searchsorted(edges, values, side="right")
+    place[~np.isfinite(values)] = -1
+    return columns + [(f"{name}~{q}", (place == q).astype(float)) for q in range(len(edges) + 1)]
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
