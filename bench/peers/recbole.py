@@ -68,7 +68,8 @@ def train(folder: pathlib.Path) -> None:
     python = str(environment / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
     write_events(data.load("ml-100k"), folder / "data")
-    command = [python, str(SCRIPT), "--data", str(folder / "data"), "--out", str(folder)]
+    # -P: this folder holds a recbole.py of ours, which would shadow theirs.
+    command = [python, "-P", str(SCRIPT), "--data", str(folder / "data"), "--out", str(folder)]
     subprocess.run(command, check=True, cwd=folder, stdout=sys.stderr)
 
 
@@ -85,6 +86,7 @@ def keep(folder: pathlib.Path) -> None:
         **result,
     }
     kept = {**facts, "users": users[order].tolist(), "ranks": ranks[order].tolist()}
+    KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(json.dumps(kept) + "\n")
 
 

@@ -170,6 +170,14 @@ def generic_server(generic: pathlib.Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def small_server(generic: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The generic package with a request limit of 1 MiB."""
+    flags = ("--slo", "5s", "--max-request-mib", "1")
+    with running(generic, tmp_path_factory.mktemp("home"), *flags) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def table() -> np.ndarray:
     """The recommender's item embeddings, row 0 unused."""
     return Encode().table.detach().numpy()

@@ -42,6 +42,17 @@ def test_bytes_come_back(place: Place, data: bytes, tmp_path: pathlib.Path) -> N
     assert place.blobs.has(digest)
 
 
+def test_many_files_are_kept_in_order(place: Place, tmp_path: pathlib.Path) -> None:
+    """Files stored together come back each under its own digest, in the order given, equal ones once."""
+    paths = [tmp_path / str(i) for i in range(20)]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"%d" % (i // 2))
+    digests = place.blobs.put_files(paths)
+    assert [place.blobs.get(digest) for digest in digests] == [b"%d" % (i // 2) for i in range(20)]
+    assert len(set(digests)) == 10
+    assert place.blobs.put_files([]) == []
+
+
 def test_damage_is_named(place: Place, tmp_path: pathlib.Path) -> None:
     """A flipped bit or a lost end is IntegrityError with the digest and the place; no file appears."""
     for content in (b"hellp", b"hell", b""):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import states
 import torch
 
+from tests.train import states
 from tradewind.errors import IntegrityError, TradewindError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import files

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import workers
+
+from tests.train import workers
 
 SCRIPT = """
 import os, shutil, signal, sys
 from pathlib import Path
-import states
+from tests.train import states
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import files, writer
 
@@ -63,7 +64,7 @@ print(line, sorted(newest))
 def test_a_writer_killed_at_any_line_leaves_whole_checkpoints_only(tmp_path: Path) -> None:
     """After SIGKILL at each line in turn every committed checkpoint is whole, and writing goes on."""
     env = workers.environment(0, 1, 0)
-    env["PYTHONPATH"] += f":{Path(__file__).parent}"
+    env["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=150
     )

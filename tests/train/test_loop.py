@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-import workers
 from torch import nn
 
+from tests.train import workers
 from tradewind import names, train
 from tradewind.errors import SpecError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import workers
 
+from tests.train import workers
 from tradewind.train import checkpoint
 
 pytestmark = pytest.mark.slow

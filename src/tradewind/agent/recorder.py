@@ -81,17 +81,18 @@ class Recorder:
             )
         )
 
-    def failure(self, failure: "Failure") -> None:
-        """The attempt's first failure, as seen by the agent at `failure.t_s`."""
-        self._failed_s = failure.t_s
+    def failure(self, failure: "Failure", seen_s: float) -> None:
+        """The attempt's first failure, as the agent saw it at `seen_s`."""
+        self._failed_s = seen_s
         self.progress.failure = failure
         self.progress.state = "recovering"
         step = self._last_step.get(failure.rank)
         self.event(
             "failure",
             rank=failure.rank,
-            t_s=failure.t_s,
+            t_s=seen_s,
             data={
+                "raised_s": failure.t_s,
                 "class": failure.kind,
                 "exception": failure.exception,
                 "text": failure.text,

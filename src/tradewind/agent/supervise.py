@@ -215,7 +215,8 @@ class Supervisor:
         )
         if failed:
             self.failure = failed
-            self.recorder.failure(failed)
+            seen = {w.rank: w.ended_s for w in self.workers}
+            self.recorder.failure(failed, seen[failed.rank] or time.time())
 
     def _end_others(self, step: Step) -> None:
         """SIGTERM to those still running, once, and a deadline for SIGKILL."""

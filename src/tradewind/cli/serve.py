@@ -17,6 +17,7 @@ def serve(
     port: int = 8080,
     workers: int = 1,
     max_batch: int = 64,
+    max_request_mib: float = 8.0,
     candidates: int = 200,
     access_log: Literal["auto", "all", "off"] = "auto",
     dry_run: bool = False,
@@ -38,6 +39,8 @@ def serve(
         Processes that run the model.
     max_batch
         Most rows in one batch.
+    max_request_mib
+        Largest request body, in MiB.
     candidates
         Items that a recommender retrieves and ranks.
     access_log
@@ -59,6 +62,7 @@ def serve(
         port=port,
         workers=workers,
         max_batch=max_batch,
+        max_request_mib=max_request_mib,
         candidates=candidates,
     )
     with open_store() as store:

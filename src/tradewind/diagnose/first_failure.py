@@ -13,9 +13,7 @@ TAIL_BYTES = 64 * 1024
 TAIL_LINES = 40
 
 _TRACEBACK = "Traceback (most recent call last):"
-_EXCEPTION = re.compile(
-    r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Timeout)?)(?:: (.*))?$"
-)
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?$")
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
 _PEER_LOST = (
     "Connection closed by peer",
@@ -28,7 +26,8 @@ _PEER_LOST = (
     "The client socket has timed out",
     "recvValue failed",
 )
-_HOPELESS = ("SyntaxError", "IndentationError", "ModuleNotFoundError", "ImportError")
+_SYNTAX = ("SyntaxError:", "IndentationError:", "TabError:")
+_HOPELESS = ("SyntaxError", "IndentationError", "TabError", "ModuleNotFoundError", "ImportError")
 
 
 class RankExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +54,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     exit_code: int
     t_s: float
+    """When it raised, if torch's error file says so, else when the agent saw it end."""
 
     @property
     def hopeless(self) -> bool:
@@ -120,6 +120,8 @@ def read_exit(
 ) -> RankExit:
     """One rank's end, with what its log and torch's error file say about it."""
     text, exception = from_log(log)
+    if exit_code < 0 and not told:
+        exception = ""  # A traceback before a signal from outside was handled; it is not why the rank ended.
     stamp = t_s
     if error_file is not None and error_file.exists():
         recorded = from_error_file(error_file)
@@ -131,17 +133,21 @@ def read_exit(
 
 def from_log(log: Path) -> tuple[str, str]:
     """The last traceback of a log and its exception line, or its last lines and nothing."""
-    lines = tail(log)
-    lines = [_RANK_PREFIX.sub("", line) for line in lines]
-    starts = [i for i, line in enumerate(lines) if line.startswith(_TRACEBACK)]
+    lines = [_RANK_PREFIX.sub("", line) for line in tail(log)]
+    starts = [i for i, line in enumerate(lines) if line.startswith(_TRACEBACK) and not is_ignored(lines, i)]
     if starts:
         for i in range(starts[-1] + 1, len(lines)):
-            if lines[i] and not lines[i][0].isspace() and _EXCEPTION.match(lines[i]):
+            if _EXCEPTION.match(lines[i]):
                 return "\n".join(lines[starts[-1] : i + 1][-TAIL_LINES:]), lines[i]
-    for i in range(len(lines) - 1, -1, -1):
-        if lines[i].startswith(("SyntaxError:", "IndentationError:", "TabError:")):
-            return "\n".join(lines[-TAIL_LINES:]), lines[i]
+    for line in reversed(lines):
+        if line.startswith(_SYNTAX):
+            return "\n".join(lines[-TAIL_LINES:]), line
     return "\n".join(lines[-TAIL_LINES:]), ""
+
+
+def is_ignored(lines: Sequence[str], i: int) -> bool:
+    """Whether the traceback that starts at `i` is one that Python only reports: raised while tearing down."""
+    return i > 0 and lines[i - 1].startswith(("Exception ignored", "Error in atexit"))
 
 
 def tail(log: Path) -> list[str]:

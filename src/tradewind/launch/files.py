@@ -8,12 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from tradewind import names
 from tradewind.errors import SpecError
+from tradewind.store import home
 
 MAX_FILES = 100_000
 MAX_BYTES = 2 * 2**30
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "build", "dist"})
+_GIT_ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
+"""Set inside git's own hooks; they would point every call at the repository of the hook."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -38,15 +40,36 @@ class File(msgspec.Struct, frozen=True):
 
 
 def project_root(script: Path, cwd: Path) -> Path:
-    """The git work tree of the script; without git `cwd` when the script is under it, else its folder."""
-    done = subprocess.run(
-        ["git", "-C", str(script.parent), "rev-parse", "--show-toplevel"],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode == 0:
-        return Path(os.fsdecode(done.stdout.rstrip(b"\n"))).resolve()
+    """The git work tree of the script; without git `cwd` when the script is under it, else its folder.
+
+    Raises SpecError when there is a repository that git will not read.
+    """
+    found = git(script.parent, "rev-parse", "--show-toplevel")
+    if found is not None:
+        return Path(os.fsdecode(found.rstrip(b"\n"))).resolve()
     return cwd if script.is_relative_to(cwd) else script.parent
+
+
+def git(folder: Path, *args: str) -> bytes | None:
+    """What git prints in `folder`; None when it is in no work tree.
+
+    Raises SpecError when there is a repository that git will not read: taking every file instead would
+    snapshot what it ignores.
+    """
+    env = {k: v for k, v in os.environ.items() if k not in _GIT_ELSEWHERE} | {"LC_ALL": "C"}
+    try:
+        done = subprocess.run(["git", "-C", folder, *args], capture_output=True, env=env, check=False)
+    except FileNotFoundError:
+        if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+            raise SpecError(
+                f"{folder}: is in a git repository and git is not installed; install it"
+            ) from None
+        return None
+    if done.returncode == 0:
+        return done.stdout
+    if b"not a git repository" in done.stderr or b"must be run in a work tree" in done.stderr:
+        return None
+    raise SpecError(f"{folder}: git {args[0]} failed: {done.stderr.decode(errors='replace').strip()}")
 
 
 def list_files(root: Path) -> list[File]:
@@ -54,19 +77,15 @@ def list_files(root: Path) -> list[File]:
 
     Raises SpecError when they are too many or too large to be code.
     """
-    names_ = git_names(root)
-    found = []
-    size = 0
-    home = own_home()
-    for name in sorted(set(walk(root) if names_ is None else names_)):
-        try:
-            info = os.lstat(root / name)
-        except FileNotFoundError:
+    listed = git_names(root)
+    own = home().resolve()
+    found, size = [], 0
+    for name in sorted(set(walk(root) if listed is None else listed)):
+        file = look(root, name)
+        if file is None or (root / name).is_relative_to(own):
             continue
-        if stat.S_ISDIR(info.st_mode) or (home and Path(root, name).is_relative_to(home)):
-            continue
-        size += info.st_size
-        found.append(File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino))
+        size += file.size
+        found.append(file)
         if len(found) > MAX_FILES or size > MAX_BYTES:
             raise SpecError(
                 f"{root}: over {MAX_FILES} files or {MAX_BYTES >> 30} GiB; too much to be code. "
@@ -75,24 +94,31 @@ def list_files(root: Path) -> list[File]:
     return found
 
 
-def own_home() -> Path | None:
-    """The folder of Tradewind's own state, which is never part of a snapshot."""
-    text = os.environ.get(names.ENV_HOME)
-    return Path(text).resolve() if text else None
+def look(root: Path, name: str) -> File | None:
+    """One file or link; None when it is deleted, a folder, or something that is not content."""
+    try:
+        info = os.lstat(root / name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)):
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"{root}: the file name {name!r} is not UTF-8; rename it or ignore it") from None
+    return File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
 
 
 def git_names(root: Path) -> list[str] | None:
     """Tracked, modified and untracked-but-not-ignored paths; None where there is no git work tree."""
-    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0:
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listed is None:
         return None
     found: list[str] = []
-    for raw in done.stdout.split(b"\0"):
-        name = os.fsdecode(raw)
+    for name in os.fsdecode(listed).split("\0"):
         if name and os.path.isdir(root / name) and not os.path.islink(root / name):
-            inner = git_names(root / name) or []
-            found += [os.path.join(name, path) for path in inner]
+            inner = git_names(root / name) if (root / name / ".git").exists() else []
+            found += [os.path.join(name, path) for path in inner or []]
         elif name:
             found.append(name)
     return found

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tradewind.store import Blobs
 
 _RACY_NS = 50_000_000
-"""A file changed this shortly before it was hashed may change again within one clock tick: not cached."""
+_PARALLEL = 8
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +46,11 @@ class Cached(msgspec.Struct, frozen=True, array_like=True):
     inode: int
     digest: str
 
+    @classmethod
+    def of(cls, file: File, digest: str) -> "Cached":
+        """What is remembered of `file`."""
+        return cls(file.size, file.mtime_ns, file.ctime_ns, file.inode, digest)
+
 
 Cache = dict[str, Cached]
 
@@ -56,29 +62,31 @@ def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
     not change since the last snapshot are not read again.
     """
     files = list_files(root)
-    cache_path = cache_file(root, cache_dir) if cache_dir else None
+    cache_path = cache_file(root, blobs.url, cache_dir) if cache_dir else None
     cache = load_cache(cache_path)
-    kept: Cache = {}
-    entries = [entry(root, file, blobs, cache, kept) for file in files]
-    if cache_path and kept != cache:
-        save_cache(cache_path, kept)
-    return blobs.put(msgspec.json.encode(Tree(1, tuple(entries))))
+    known = {f.path: d for f in files if not f.is_link and (d := cached_digest(f, cache, blobs))}
+    new = [f for f in files if not f.is_link and f.path not in known]
+    seen_ns = time.time_ns()
+    known |= zip((f.path for f in new), blobs.put_files([root / f.path for f in new]), strict=True)
+    if cache_path and (new or len(known) != len(cache)):
+        save_cache(cache_path, files, known, seen_ns)
+    entries = tuple(entry(root, file, known.get(file.path, "")) for file in files)
+    return blobs.put(msgspec.json.encode(Tree(1, entries)))
 
 
-def entry(root: Path, file: File, blobs: "Blobs", cache: Cache, kept: Cache) -> Entry:
-    """One file's manifest entry, its bytes stored unless the cache says that they are."""
+def cached_digest(file: File, cache: Cache, blobs: "Blobs") -> str | None:
+    """The digest of a file that did not change since it was last stored."""
+    found = cache.get(file.path)
+    if found is None or found != Cached.of(file, found.digest) or not blobs.has(found.digest):
+        return None
+    return found.digest
+
+
+def entry(root: Path, file: File, digest: str) -> Entry:
+    """One file's line of the manifest."""
     if file.is_link:
         return Entry(file.path, link=os.readlink(root / file.path))
-    known = cache.get(file.path)
-    now = Cached(file.size, file.mtime_ns, file.ctime_ns, file.inode, known.digest if known else "")
-    if known is None or known != now or not blobs.has(known.digest):
-        seen_ns = time.time_ns()
-        now = msgspec.structs.replace(now, digest=blobs.put_file(root / file.path))
-        if file.ctime_ns < seen_ns - _RACY_NS:
-            kept[file.path] = now
-    else:
-        kept[file.path] = now
-    return Entry(file.path, now.digest, file.size, file.executable)
+    return Entry(file.path, digest, file.size, file.executable)
 
 
 def checkout(digest: str, blobs: "Blobs", dest: Path) -> Tree:
@@ -88,15 +96,25 @@ def checkout(digest: str, blobs: "Blobs", dest: Path) -> Tree:
     """
     tree = read_tree(digest, blobs)
     for item in tree.entries:
-        target = dest / item.path
         check_inside(item.path, digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if item.link is not None:
-            target.symlink_to(item.link)
-            continue
-        blobs.fetch(item.digest, target)
-        os.chmod(target, 0o755 if item.executable else 0o644)
+    for folder in sorted({os.path.dirname(item.path) for item in tree.entries}):
+        os.makedirs(dest / folder, exist_ok=True)
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for _ in pool.map(lambda item: restore(item, blobs, f"{dest}/{item.path}"), tree.entries):
+            pass
     return tree
+
+
+def restore(item: Entry, blobs: "Blobs", target: str) -> None:
+    """Write one path of a tree."""
+    if item.link is not None:
+        os.symlink(item.link, target)
+        return
+    # Not `blobs.fetch`: it flushes every file to disk, and a checkout can be made again.
+    with open(target, "xb") as file:
+        file.write(blobs.get(item.digest))
+    if item.executable:
+        os.chmod(target, 0o755)
 
 
 def read_tree(digest: str, blobs: "Blobs") -> Tree:
@@ -119,9 +137,10 @@ def differences(old: Tree, new: Tree) -> Iterable[str]:
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
 
 
-def cache_file(root: Path, cache_dir: Path) -> Path:
-    """Where the digests of `root`'s files are remembered."""
-    return cache_dir / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.msgpack"
+def cache_file(root: Path, url: str, cache_dir: Path) -> Path:
+    """Where the digests of `root`'s files in the blob store `url` are remembered."""
+    key = hashlib.sha256(os.fsencode(root) + b"\0" + url.encode()).hexdigest()
+    return cache_dir / f"{key[:16]}.msgpack"
 
 
 def load_cache(path: Path | None) -> Cache:
@@ -134,8 +153,17 @@ def load_cache(path: Path | None) -> Cache:
         return {}
 
 
-def save_cache(path: Path, cache: Cache) -> None:
-    """Remember digests, atomically; losing them costs only time."""
+def save_cache(path: Path, files: Iterable[File], digests: Mapping[str, str], seen_ns: int) -> None:
+    """Remember digests, atomically; losing them costs only time.
+
+    A file changed just before it was read (at `seen_ns`) may change again within one tick of the clock
+    and look the same: it is not remembered.
+    """
+    cache = {
+        f.path: Cached.of(f, digests[f.path])
+        for f in files
+        if f.path in digests and f.ctime_ns < seen_ns - _RACY_NS
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_bytes(msgspec.msgpack.encode(cache))

@@ -32,7 +32,9 @@ def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profil
     """
     batch = profile.max_batch
     full, rest = divmod(load.rows_ahead, batch)
-    rounds, _ = divmod(full, load.num_workers)
+    if rest + rows > batch:
+        full, rest = full + 1, 0
+    rounds = full // load.num_workers
     start = max(now, load.free_at_s) + rounds * profile.latency_s(batch)
     finish = start + profile.bound_s(min(rest + rows, batch))
     late = finish - deadline_s

@@ -74,11 +74,10 @@ class Loop:
         self._ledger = ledger.process_ledger()
         self._journal = Journal.from_environment()
         self._peers = Peers()
-        self._parts: dict[str, Any] = {"model": _bare(model), "optimizer": optimizer}
-        self._parts |= {"scheduler": scheduler} if scheduler is not None else {}
-        self._parts |= {"extra": extra} if extra is not None else {}
+        parts = {"model": _bare(model), "optimizer": optimizer, "scheduler": scheduler, "extra": extra}
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
         self._model, self._data = model, data
-        self._root = Path(checkpoint_dir) if checkpoint_dir is not None else default_checkpoint_dir()
+        self._root = Path(checkpoint_dir or default_checkpoint_dir()).absolute()
         self._every_steps, self._keep, self._max_steps = every_steps, keep, max_steps
         self._preemption = Preemption(self._peers)
         self._saved: int | None = None

@@ -106,10 +106,12 @@ def to_binary(value: Value) -> Buffer:
 
 def _numbers(name: str, dtype: str, data: list[Any]) -> npt.NDArray[Any]:
     try:
-        given = np.asarray(data) if data else np.empty(0, NUMPY[dtype])
+        given = np.asarray(data)
     except (ValueError, OverflowError):
         raise RequestError(400, f"input {name!r}: data is ragged or holds more than numbers") from None
     target = NUMPY[dtype]
+    if given.size == 0:
+        return np.empty(0, target)  # numpy takes an empty list, however nested, for floats
     if given.dtype.kind not in _JSON_KINDS[target.kind]:
         raise RequestError(400, f"input {name!r}: data does not hold {dtype} elements")
     with np.errstate(over="ignore"):

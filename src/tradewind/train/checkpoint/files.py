@@ -9,26 +9,7 @@ from typing import Any
 
 import torch
 
-from tradewind.train.checkpoint.tree import Tensors
-
-_NAMES: dict[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.uint16: "U16",
-    torch.int32: "I32",
-    torch.uint32: "U32",
-    torch.int64: "I64",
-    torch.uint64: "U64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
+from tradewind.train.checkpoint.tree import STORED, Tensors
 
 
 def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
@@ -63,7 +44,7 @@ def tensor_chunks(tensors: Tensors) -> Iterable[Any]:
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.dtype.itemsize
         header[name] = {
-            "dtype": _NAMES[tensor.dtype],
+            "dtype": STORED[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
@@ -75,8 +56,3 @@ def tensor_chunks(tensors: Tensors) -> Iterable[Any]:
         if tensors[name].numel():
             flat = tensors[name].cpu().contiguous().reshape(-1)
             yield flat.view(torch.uint8).numpy().data
-
-
-def storable(dtype: torch.dtype) -> bool:
-    """Whether the file format has this dtype."""
-    return dtype in _NAMES

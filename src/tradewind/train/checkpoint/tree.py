@@ -17,6 +17,25 @@ from tradewind.errors import TradewindError
 
 Tensors = dict[str, torch.Tensor]
 
+STORED: dict[torch.dtype, str] = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+"""What safetensors has a name for; other tensors are stored as bytes."""
+
 
 class Flattener:
     """Turns state into JSON, collecting its tensors; a tensor met twice is stored once."""
@@ -32,7 +51,7 @@ class Flattener:
         if type(value) is float:
             return value if math.isfinite(value) else {"$float": repr(value)}
         if isinstance(value, torch.Tensor):
-            return {"$tensor": self._tensor(value, path)}
+            return self._stored(value, path)
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, path)
         if type(value) in (list, tuple, torch.Size):
@@ -70,9 +89,17 @@ class Flattener:
         kind = "$array" if isinstance(value, np.ndarray) else "$scalar"
         return {kind: {"bytes": name, "dtype": value.dtype.str, "shape": list(value.shape)}}
 
+    def _stored(self, tensor: torch.Tensor, path: str) -> Any:
+        if tensor.layout != torch.strided or tensor.is_quantized or hasattr(tensor, "full_tensor"):
+            kind = f"{type(tensor).__name__} of layout {tensor.layout}"
+            raise TradewindError(f"{path.strip('.')} is a {kind}; only whole, dense tensors are stored")
+        if tensor.dtype in STORED:
+            return {"$tensor": self._tensor(tensor, path)}
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return {"$raw": {"bytes": self._tensor(raw, path), "dtype": dtype, "shape": list(tensor.shape)}}
+
     def _tensor(self, tensor: torch.Tensor, path: str) -> str:
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise TradewindError(f"{path.strip('.')} is a {tensor.layout} tensor; only dense ones are stored")
         key = _identity(tensor)
         if key not in self._names:
             self._names[key] = self._unused(path.strip(".") or "tensor")
@@ -89,7 +116,7 @@ class Flattener:
 
 def _identity(tensor: torch.Tensor) -> tuple[object, ...]:
     if tensor.numel() == 0:
-        return (id(tensor),)
+        return (object(),)
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
@@ -110,6 +137,8 @@ def _special(kind: str, body: Any, tensors: Tensors) -> Any:
     match kind:
         case "$tensor":
             return tensors[body]
+        case "$raw":
+            return tensors[body["bytes"]].view(getattr(torch, body["dtype"])).reshape(body["shape"])
         case "$float":
             return float(body)
         case "$bytes":

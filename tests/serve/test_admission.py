@@ -1,0 +1,48 @@
+"""Admission as a pure function of load, profile and clock."""
+
+import pytest
+
+from tradewind.serve.admission import Load, decide
+from tradewind.serve.profile import Profile
+
+
+def flat_profile() -> Profile:
+    """Ten rows in a batch; 10 ms whatever the size, bound 12 ms."""
+    return Profile({1: 0.010, 10: 0.010})
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "load", "admitted"),
+    [
+        (0.050, Load(free_at_s=100.0, rows_ahead=0), True),
+        (0.011, Load(free_at_s=100.0, rows_ahead=0), False),  # shorter than one run's bound
+        (0.021, Load(free_at_s=100.010, rows_ahead=0), False),  # the worker is busy for 10 ms
+        (0.023, Load(free_at_s=100.010, rows_ahead=0), True),
+        (0.023, Load(free_at_s=100.010, rows_ahead=9), True),  # rides in the same batch
+        (0.023, Load(free_at_s=100.010, rows_ahead=10), False),  # one full batch goes first
+        (0.023, Load(free_at_s=100.010, rows_ahead=10, num_workers=2), True),  # on the other worker
+        (0.033, Load(free_at_s=100.010, rows_ahead=10), True),
+        (0.033, Load(free_at_s=90.0, rows_ahead=20), True),  # a time in the past means idle
+        (0.001, Load(free_at_s=100.0, rows_ahead=0, probe=True), True),
+    ],
+)
+def test_a_request_is_admitted_when_its_predicted_completion_meets_its_deadline(budget_s, load, admitted):
+    """Work ahead, the busy worker and the request's own batch all count."""
+    assert decide(100.0, 100.0 + budget_s, 1, load, flat_profile()).admit is admitted
+
+
+def test_a_refusal_says_how_long_to_stay_away():
+    """The wait is how much too late the request would have been."""
+    verdict = decide(100.0, 100.010, 1, Load(free_at_s=100.0, rows_ahead=100), flat_profile())
+    assert not verdict.admit
+    assert verdict.retry_after_s == pytest.approx(verdict.finish_s - 100.010)
+    assert verdict.finish_s == pytest.approx(100.0 + 10 * 0.010 + 0.012)
+
+
+def test_rows_count_not_requests():
+    """A request of eight rows beside five does not fit one batch of ten, and is charged for the next."""
+    load = Load(free_at_s=100.0, rows_ahead=5)
+    small = decide(100.0, 100.015, 5, load, flat_profile())
+    large = decide(100.0, 100.015, 8, load, flat_profile())
+    assert small.admit
+    assert not large.admit
