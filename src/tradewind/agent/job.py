@@ -3,7 +3,6 @@
 import os
 import random
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +30,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_restarts: int = 3
     grace_s: float = 30.0
     """How long workers may take to checkpoint after SIGTERM when the run is asked to stop."""
-    survivor_s: float = 0.5
-    """How long survivors of a failure get between SIGTERM and SIGKILL; they hang in a collective."""
+    survivor_s: float = 2.0
+    """How long survivors of a failure get to leave the broken group before they are killed and replaced."""
 
     def command(self) -> list[str]:
-        """The command line of one worker, the same for every rank."""
-        return [sys.executable, "-u", self.script, *self.args]
+        """The script and its arguments, the same for every rank."""
+        return [self.script, *self.args]
 
     def log(self, attempt: int, rank: int) -> Path:
         """Where this rank's output goes."""
@@ -56,6 +55,17 @@ def log_path(run_dir: Path, attempt: int, rank: int) -> Path:
     return run_dir / names.LOGS_DIR / f"attempt{attempt}" / f"rank{rank}.log"
 
 
+def shared_environment(job: Job, base: Mapping[str, str]) -> dict[str, str]:
+    """What all workers of a job see alike, whatever their rank and attempt."""
+    env = {**base, **job.env}
+    if job.workers > 1:
+        env.setdefault("OMP_NUM_THREADS", "1")
+    paths = [*job.python_path, *env.get("PYTHONPATH", "").split(os.pathsep)]
+    if job.python_path:
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return env
+
+
 def worker_environment(
     job: Job, *, attempt: int, restarts: int, rank: int, port: int, base: Mapping[str, str]
 ) -> dict[str, str]:
@@ -65,12 +75,7 @@ def worker_environment(
     variables that are not part of the contract.
     """
     world = str(job.workers)
-    env = {**base, **job.env}
-    if job.workers > 1:
-        env.setdefault("OMP_NUM_THREADS", "1")
-    paths = [*job.python_path, *env.get("PYTHONPATH", "").split(os.pathsep)]
-    if job.python_path:
-        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    env = shared_environment(job, base)
     env |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -1,20 +1,23 @@
-"""Keep a run's workers alive: start them, notice an exit at once, end the survivors, start again."""
+"""Keep a run's workers alive: start them, notice an exit at once, replace it, let survivors re-enter in place."""
 
 import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tradewind.agent.job import Job, free_port, worker_environment
+from tradewind import names
+from tradewind.agent.job import Job, free_port, shared_environment, worker_environment
 from tradewind.agent.journal import JournalTail, make_folder
 from tradewind.agent.policy import Decision, Ended, Step, decide
 from tradewind.agent.recorder import Progress, Recorder
+from tradewind.agent.standby import TORCH, Standby
 from tradewind.agent.watch import FolderWatch, Signals
-from tradewind.agent.worker import Worker, start_worker
+from tradewind.agent.worker import Worker
 from tradewind.diagnose.first_failure import Failure, first_failure, read_exit
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Ou
     """
     store.update_run(job.run, state="running", started_s=time.time(), pid=os.getpid())
     first = max((a.index for a in store.attempts(job.run)), default=-1) + 1
-    supervisor = Supervisor(job, store, on_update)
-    with Signals() as signals:
+    with Signals() as signals, standby_of(job) as standby:
+        supervisor = Supervisor(job, store, standby, on_update)
         try:
             outcome = supervisor.run(signals, first)
         finally:
@@ -56,11 +59,28 @@ def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Ou
     return outcome
 
 
+def standby_of(job: Job) -> Standby:
+    """The run's standby; it imports torch beforehand where the script will."""
+    log = job.run_dir / names.LOGS_DIR / "standby.log"
+    make_folder(log)
+    return Standby(shared_environment(job, os.environ), log, TORCH if uses_torch(job) else ())
+
+
+def uses_torch(job: Job) -> bool:
+    """Whether the script looks as if it imported torch; a wrong guess costs time and nothing else."""
+    try:
+        text = (job.workdir / job.script).read_bytes()
+    except OSError:
+        return False  # The worker will say what is wrong with it.
+    return b"torch" in text or b"tradewind" in text
+
+
 class Supervisor:
     """The loop over one run's attempts; one instance per run."""
 
-    def __init__(self, job: Job, store: "Store", on_update: OnUpdate | None) -> None:
+    def __init__(self, job: Job, store: "Store", standby: Standby, on_update: OnUpdate | None) -> None:
         self.job = job
+        self.standby = standby
         self.recorder = Recorder(job.run, store)
         self.on_update = on_update
         self.workers: list[Worker] = []
@@ -96,6 +116,7 @@ class Supervisor:
             self._start(attempt, restarts, files)
             for worker in self.workers:
                 selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+                selector.register(worker.control.fileno(), selectors.EVENT_READ, worker.hear)
             while True:
                 self._wait(selector, files, signals)
                 decision = self._decide(restarts)
@@ -114,20 +135,30 @@ class Supervisor:
         if self.on_update:
             files.add(job.log(attempt, 0).parent)
         self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(job.workers)]
+        kept = {worker.rank: worker for worker in self.workers if worker.parked}
         self._draining, self._kill_at, self.workers = False, None, []
         for rank in range(job.workers):
             env = worker_environment(
                 job, attempt=attempt, restarts=restarts, rank=rank, port=port, base=os.environ
             )
-            self.workers.append(start_worker(rank, job.command(), env, job.workdir, job.log(attempt, rank)))
+            self.workers.append(self._place(kept.get(rank), rank, env, job.log(attempt, rank)))
         self.recorder.attempt_started(
-            attempt, started_s, {"workers": job.workers, "port": port, "restarts": restarts}
+            attempt,
+            started_s,
+            {"workers": job.workers, "port": port, "restarts": restarts, "kept": sorted(kept)},
         )
         for worker in self.workers:
-            data = {"pid": worker.process.pid, "log": str(job.log(attempt, worker.rank))}
+            data = {"pid": worker.pid, "log": str(job.log(attempt, worker.rank)), "kept": worker.rank in kept}
             self.recorder.event("worker_started", rank=worker.rank, t_s=worker.started_s, data=data)
         self._attempt_index = attempt
         self._flush()
+
+    def _place(self, kept: Worker | None, rank: int, env: dict[str, str], log: Path) -> Worker:
+        """A worker for this rank: the one that survived, or a new one from the standby."""
+        if kept is None:
+            return self.standby.fork(rank, self.job.command(), env, self.job.workdir, log)
+        kept.enter(env, log)
+        return kept
 
     def _wait(self, selector: selectors.BaseSelector, files: FolderWatch, signals: Signals) -> None:
         """Sleep until something happens, and take it in."""
@@ -135,6 +166,9 @@ class Supervisor:
             if isinstance(key.data, Worker):
                 selector.unregister(key.fd)
                 self._reap(key.data)
+            elif callable(key.data):
+                if not key.data():
+                    selector.unregister(key.fd)
             elif key.data == "signal":
                 self._told(signals.read())
             else:
@@ -148,7 +182,7 @@ class Supervisor:
             self._read_journals()
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            self.kill_all()
+            self._kill(w for w in self.workers if not w.parked)
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
 
@@ -185,12 +219,13 @@ class Supervisor:
         ended = sorted(
             (w for w in self.workers if not w.running), key=lambda w: (w.told is not None, w.ended_s, w.rank)
         )
-        if len(ended) == len(self.workers):
+        parked = sum(w.parked for w in self.workers)
+        if len(ended) + parked == len(self.workers):
             self._read_journals()
             self._diagnose()
         return decide(
             [Ended(rank=w.rank, exit_code=w.exit_code or 0, told=w.told is not None) for w in ended],
-            workers=len(self.workers),
+            workers=len(self.workers) - parked,
             restarts_left=self.job.max_restarts - restarts,
             asked=self._asked,
             hopeless=self.failure is not None and self.failure.hopeless,
@@ -209,6 +244,7 @@ class Supervisor:
                 error_file=self.job.error_file(attempt, w.rank),
             )
             for w in self.workers
+            if not w.running
         ]
         failed = (
             first_failure(exits) if any(not e.told and e.exit_code not in (0, 75) for e in exits) else None
@@ -219,19 +255,25 @@ class Supervisor:
             self.recorder.failure(failed, seen[failed.rank] or time.time())
 
     def _end_others(self, step: Step) -> None:
-        """SIGTERM to those still running, once, and a deadline for SIGKILL."""
+        """Ask those still running, once, to end or to leave the group, with a deadline for SIGKILL."""
         if self._draining:
             return
         self._draining = True
         patience_s = self.job.grace_s if step is Step.DRAIN else self.job.survivor_s
         self._kill_at = time.monotonic() + patience_s
         for worker in self.workers:
-            if worker.running:
+            if worker.running and step is Step.BREAK:
+                worker.break_out()
+            elif worker.running:
                 worker.send(signal.SIGTERM)
 
     def kill_all(self) -> None:
         """SIGKILL to every worker that still runs, with its children."""
-        for worker in self.workers:
+        self._kill(self.workers)
+
+    @staticmethod
+    def _kill(workers: Iterable[Worker]) -> None:
+        for worker in workers:
             if worker.running:
                 worker.send(signal.SIGKILL)
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tradewind.errors import SpecError
+from tradewind.train import generation
 
 
 def rank() -> int:
@@ -54,7 +55,8 @@ def distributed() -> Distributed:
     if gpu:
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _initialized():
-        dist.init_process_group("nccl" if gpu else "gloo")
+        with generation.connecting():
+            dist.init_process_group("nccl" if gpu else "gloo")
     return Distributed(rank=rank(), world=world_size(), local_rank=local_rank, device=device)
 
 
@@ -75,7 +77,8 @@ class Peers:
                     f"WORLD_SIZE is {self.world} but there is no process group: call "
                     "train.distributed() (or torch.distributed.init_process_group) before train.Loop"
                 )
-            self._group = dist.new_group(backend="gloo")
+            with generation.connecting():
+                self._group = dist.new_group(backend="gloo")
 
     def gather(self, message: Any) -> list[Any]:
         """Every worker's message, by rank, on every worker."""

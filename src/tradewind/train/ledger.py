@@ -20,6 +20,10 @@ OTHER = "other"
 BUCKETS = (COMPUTE, COMMUNICATION, DATA_WAIT, CHECKPOINT_STALL, RESTORE, STARTUP, OTHER)
 
 
+_begun_ns: int | None = None
+"""When the process began its present attempt, where that is not when the process was made."""
+
+
 class Ledger:
     """One bucket is open at any time, so the buckets sum to the wall time by construction."""
 
@@ -66,7 +70,14 @@ class Ledger:
 @functools.cache
 def process_ledger() -> Ledger:
     """This process's one ledger, begun when the process was; several loops in turn share it."""
-    return Ledger(age_ns=process_age_ns())
+    return Ledger(age_ns=process_age_ns() if _begun_ns is None else time.monotonic_ns() - _begun_ns)
+
+
+def begin_again() -> None:
+    """Count from now on in a new ledger: the process was taken into another attempt."""
+    global _begun_ns
+    _begun_ns = time.monotonic_ns()
+    process_ledger.cache_clear()
 
 
 def process_age_ns() -> int:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tradewind import names
 from tradewind.errors import SpecError
-from tradewind.train import checkpoint, ledger
+from tradewind.train import checkpoint, generation, ledger
 from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
@@ -87,6 +87,7 @@ class Loop:
         self._ledger_due_s = 0.0
         self._stopped = False
         atexit.register(_write_ledger_of, weakref.ref(self))
+        generation.on_leave(self._preemption.unlisten)
         self._journal.write("start", rank=self._peers.rank, world=self._peers.world, pid=os.getpid())
         self._preemption.listen()
         with self._ledger.within(ledger.RESTORE):

@@ -6,12 +6,22 @@ from typing import Any
 import numpy as np
 import torch
 
+_TORCH_DEFAULT_SEED = 67280421310721
+"""What torch seeds its generators with at start; it has no name for it in Python."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's global generators (torch's on every device)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def reseed() -> None:
+    """Put every global generator where a new process would have it."""
+    random.seed()
+    np.random.seed()
+    torch.manual_seed(_TORCH_DEFAULT_SEED)
 
 
 def random_state() -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Leaving a broken group in place: what a training process lets go of, and what it keeps.
+
+The process, its imports, its device context and its compiled code stay; the process group, the loop and
+the script's own objects go, and the script is run again. `tradewind.agent`'s harness calls `abort`, then
+`leave`, then `enter`; nothing here is for scripts to call.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch.distributed as dist
+
+from tradewind.train import ledger
+from tradewind.train.random_state import reseed
+
+_closers: list[Callable[[], None]] = []
+_connections: set[int] = set()
+"""Inodes of the sockets that process groups were made with."""
+
+
+def on_leave(close: Callable[[], None]) -> None:
+    """Call `close` when the group is left; from then on the script counts as one that can be re-entered."""
+    _closers.append(close)
+
+
+def can_reenter() -> bool:
+    """Whether the script may simply be run again: it has a loop, whose committed state is safe."""
+    return bool(_closers)
+
+
+@contextlib.contextmanager
+def connecting() -> Iterator[None]:
+    """Remember the connections that are made inside the block, as those of a process group."""
+    before = set(_sockets())
+    try:
+        yield
+    finally:
+        _connections.update(set(_sockets()) - before)
+
+
+def abort() -> None:
+    """Break whoever waits in a collective out of it; called from another thread than the waiting one.
+
+    NCCL's communicators are aborted (not yet run on a GPU). Gloo has no abort, so its connections are
+    closed under it: the collectives that wait on them raise.
+    """
+    if dist.is_initialized() and "nccl" in dist.get_backend():
+        dist.distributed_c10d._abort_process_group()
+    for inode, fd in _sockets().items():
+        if inode in _connections:
+            _shut(fd)
+
+
+def _shut(fd: int) -> None:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+        connection.getpeername()  # Raises for a socket that listens: gloo ends the process if its accept fails.
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def leave() -> None:
+    """Let go of the loop and the process group, and forget the script's random state."""
+    while _closers:
+        _closers.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _connections.clear()
+    reseed()
+
+
+def enter() -> None:
+    """Begin again: the time from now on is the next attempt's."""
+    ledger.begin_again()
+
+
+def _sockets() -> dict[int, int]:
+    """This process's sockets: inode -> file descriptor."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target: Any = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith("socket:["):
+                found[int(target[8:-1])] = int(name)
+    return found
