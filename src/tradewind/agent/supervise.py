@@ -53,7 +53,7 @@ def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Ou
         try:
             outcome = supervisor.run(signals, first)
         finally:
-            supervisor.kill_all()
+            supervisor.close()
     store.update_run(job.run, state=outcome.state, ended_s=time.time(), exit_code=outcome.exit_code)
     supervisor.finish(outcome)
     return outcome
@@ -136,6 +136,9 @@ class Supervisor:
             files.add(job.log(attempt, 0).parent)
         self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(job.workers)]
         kept = {worker.rank: worker for worker in self.workers if worker.parked}
+        for worker in self.workers:
+            if not worker.parked:
+                worker.close()
         self._draining, self._kill_at, self.workers = False, None, []
         for rank in range(job.workers):
             env = worker_environment(
@@ -270,6 +273,12 @@ class Supervisor:
     def kill_all(self) -> None:
         """SIGKILL to every worker that still runs, with its children."""
         self._kill(self.workers)
+
+    def close(self) -> None:
+        """Leave nothing behind, however it ended."""
+        self.kill_all()
+        for worker in self.workers:
+            worker.close()
 
     @staticmethod
     def _kill(workers: Iterable[Worker]) -> None:

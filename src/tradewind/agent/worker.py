@@ -80,13 +80,17 @@ class Worker:
         """Collect the exit of a worker that ended, and kill what it left behind in its group."""
         self.ended_s = time.time()
         self.exit_code = self._await_exit(self.pid)
-        os.close(self.pidfd)
         self.parked = False
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             return self.exit_code
         return self.exit_code
+
+    def close(self) -> None:
+        """Let go of it: nothing more is watched or said."""
+        os.close(self.pidfd)
+        self.control.close()
 
 
 def die_with(parent: int) -> Callable[[], None]:
