@@ -16,8 +16,10 @@ ENV_RUN_DIR = "TRADEWIND_RUN_DIR"
 """The run's folder, set in every worker; checkpoints live in its `checkpoints/`."""
 ENV_JOURNAL = "TRADEWIND_JOURNAL"
 """File to which this worker appends its journal, one JSON object a line."""
+ENV_MEMORY = "TRADEWIND_MEMORY"
+"""Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
 
-ENVIRONMENT = (ENV_HOME, ENV_STORE, ENV_BLOBS, ENV_RUN, ENV_ATTEMPT, ENV_RUN_DIR, ENV_JOURNAL)
+ENVIRONMENT = (ENV_HOME, ENV_STORE, ENV_BLOBS, ENV_RUN, ENV_ATTEMPT, ENV_RUN_DIR, ENV_JOURNAL, ENV_MEMORY)
 
 
 class ExitCode(enum.IntEnum):

@@ -45,6 +45,29 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Where this rank appends its journal."""
         return self.run_dir / names.JOURNAL_DIR / f"attempt{attempt}" / f"rank{rank}.jsonl"
 
+    @property
+    def control_dir(self) -> Path:
+        """Where a person's wishes are left for the agent."""
+        return self.run_dir / "control"
+
+    def want(self, workers: int) -> None:
+        """Ask the agent of this run to go on with so many workers."""
+        wish = self.control_dir / f".workers-{os.getpid()}"
+        wish.write_text(str(workers))
+        wish.replace(self.control_dir / "workers")
+
+    def read_wanted(self) -> int | None:
+        """The number of workers that was asked for last, if any was."""
+        try:
+            return int((self.control_dir / "workers").read_text())
+        except FileNotFoundError:
+            return None
+
+    @property
+    def memory_dir(self) -> Path:
+        """Where workers stage their state; it outlives them and is removed with the run's agent."""
+        return Path("/dev/shm") / f"tradewind-{os.getuid()}" / self.run
+
     def error_file(self, attempt: int, rank: int) -> Path:
         """Where torch's `@record` writes this rank's exception."""
         return self.log(attempt, rank).with_suffix(".error.json")
@@ -67,14 +90,14 @@ def shared_environment(job: Job, base: Mapping[str, str]) -> dict[str, str]:
 
 
 def worker_environment(
-    job: Job, *, attempt: int, restarts: int, rank: int, port: int, base: Mapping[str, str]
+    job: Job, *, attempt: int, restarts: int, rank: int, workers: int, port: int, base: Mapping[str, str]
 ) -> dict[str, str]:
     """torchrun's environment for one worker on one host, plus Tradewind's own names.
 
     Raises nothing; what the user set (`base`, then `job.env`) wins only for OMP_NUM_THREADS and
     variables that are not part of the contract.
     """
-    world = str(job.workers)
+    world = str(workers)
     env = shared_environment(job, base)
     env |= {
         "RANK": str(rank),
@@ -98,6 +121,7 @@ def worker_environment(
         names.ENV_ATTEMPT: str(attempt),
         names.ENV_RUN_DIR: str(job.run_dir),
         names.ENV_JOURNAL: str(job.journal(attempt, rank)),
+        names.ENV_MEMORY: str(job.memory_dir),
     }
     return env
 

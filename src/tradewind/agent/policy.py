@@ -1,10 +1,11 @@
-"""What to do with a group of workers, given how they ended: a pure function."""
+"""What to do with a group of workers, given how they ended: pure functions."""
 
 import enum
 from collections.abc import Sequence
 
 import msgspec
 
+from tradewind.agent.recovery import Action, Verdict
 from tradewind.names import ExitCode
 
 
@@ -16,9 +17,11 @@ class Step(enum.StrEnum):
     DRAIN = "drain"
     """Ask the others to end in good order and wait for them."""
     BREAK = "break"
-    """Survivors are stuck in a collective: end them at once."""
+    """Survivors are stuck in a collective: get them out of it."""
+    RECOVER = "recover"
+    """Somebody failed and nobody is at work: ask the recovery policy."""
     RESTART = "restart"
-    """Start the whole group again from its last checkpoint."""
+    """Form the next group and go on from the newest state."""
     FINISH = "finish"
     """Nothing more to do; `state` and `exit_code` say how it ended."""
 
@@ -41,28 +44,25 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide(
-    ended: Sequence[Ended],
-    *,
-    workers: int,
-    restarts_left: int,
-    asked: str | None,
-    hopeless: bool = False,
+    ended: Sequence[Ended], *, workers: int, parked: int = 0, asked: str | None, resized: bool = False
 ) -> Decision:
-    """The next step for a group of `workers`, of which `ended` have ended.
+    """The next step for a group of `workers`, of which `ended` have ended and `parked` left the group.
 
-    `asked` is "stop" (a person) or "preempt" (the machine is wanted) once the run was told to end.
-    `hopeless` says that the first failure would repeat itself: a syntax error, a missing module.
+    `asked` is "stop" (a person) or "preempt" (the machine is wanted) once the run was told to end;
+    `resized` that it was told to go on with another number of workers.
     """
-    done = len(ended) == workers
-    failed = [e for e in ended if is_failure(e)]
+    done = len(ended) + parked == workers
     if asked:
         return finish_asked(ended, asked) if done else Decision(Step.DRAIN)
-    if failed:
-        return finish_failed(failed, restarts_left, hopeless) if done else Decision(Step.BREAK)
-    if any(e.exit_code == ExitCode.REQUEUE for e in ended):
+    if any(is_failure(e) for e in ended):
+        return Decision(Step.RECOVER if done else Step.BREAK)
+    if any(e.exit_code == ExitCode.REQUEUE and not e.told for e in ended):
         if not done:
             return Decision(Step.DRAIN)
         return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, "the workers asked to be run again")
+    finished = len(ended) == workers and all(e.exit_code == ExitCode.OK for e in ended)
+    if resized and not finished:
+        return Decision(Step.RESTART, reason="the number of workers changes") if done else Decision(Step.BREAK)
     if not done:
         return Decision(Step.WAIT)
     return Decision(Step.FINISH, "succeeded", ExitCode.OK, "every worker ended with 0")
@@ -75,7 +75,7 @@ def is_failure(ended: Ended) -> bool:
 
 def finish_asked(ended: Sequence[Ended], asked: str) -> Decision:
     """How a run ends that was told to."""
-    if all(e.exit_code == ExitCode.OK for e in ended):
+    if ended and all(e.exit_code == ExitCode.OK for e in ended):
         return Decision(Step.FINISH, "succeeded", ExitCode.OK, "every worker ended with 0")
     committed = all(e.exit_code in (ExitCode.OK, ExitCode.REQUEUE) for e in ended)
     state = "after its workers committed" if committed else "at its last checkpoint"
@@ -84,24 +84,11 @@ def finish_asked(ended: Sequence[Ended], asked: str) -> Decision:
     return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, f"preempted {state}")
 
 
-def finish_failed(failed: Sequence[Ended], restarts_left: int, hopeless: bool) -> Decision:
-    """Restart, or give up: on data that will fail again, or when every restart is used."""
-    first = failed[0]
-    how = f"rank {first.rank} {how_it_ended(first.exit_code)}"
-    if hopeless or any(e.exit_code == ExitCode.DO_NOT_RETRY for e in failed):
-        return Decision(Step.FINISH, "failed", ExitCode.DO_NOT_RETRY, f"{how}; it would fail again")
-    if restarts_left > 0:
-        return Decision(Step.RESTART, reason=how)
-    return Decision(Step.FINISH, "failed", ExitCode.FAILED, f"{how}; no restarts left")
-
-
-def how_it_ended(exit_code: int) -> str:
-    """An exit code as a person says it."""
-    import signal
-
-    if exit_code >= 0:
-        return f"exited with {exit_code}"
-    try:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"
+def follow(verdict: Verdict) -> Decision:
+    """What the recovery policy's verdict means for this group."""
+    if verdict.action in (Action.RESTART, Action.REPLACE, Action.SHRINK):
+        return Decision(Step.RESTART, reason=verdict.reason)
+    if verdict.action is Action.REQUEUE:
+        return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, verdict.reason)
+    code = ExitCode.DO_NOT_RETRY if verdict.fails_again else ExitCode.FAILED
+    return Decision(Step.FINISH, "failed", code, verdict.reason)

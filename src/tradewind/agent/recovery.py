@@ -89,6 +89,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     without_progress: int = 0
     """Failures in a row, this one included, with no step committed between them."""
     max_restarts: int = 0
+    fails_again: bool = False
+    """Whoever starts this run again would see it fail the same way."""
 
     def event(self) -> dict[str, Any]:
         """The data of the event that records it."""
@@ -118,7 +120,13 @@ class Case:
         self.blamed = blamed_hosts(rules, [*history, incident], now_s)
 
     def verdict(
-        self, action: Action, why: str, *, workers: int | None = None, stays: bool = False
+        self,
+        action: Action,
+        why: str,
+        *,
+        workers: int | None = None,
+        stays: bool = False,
+        fails_again: bool = False,
     ) -> Verdict:
         """A verdict with the fields that every one of them has; `stays`: workers remain on this host."""
         goes_on = action in (Action.RESTART, Action.REPLACE, Action.SHRINK)
@@ -139,6 +147,7 @@ class Case:
             workers=(self.fleet.workers if workers is None else workers) if goes_on else 0,
             without_progress=self.stuck,
             max_restarts=self.rules.max_restarts,
+            fails_again=fails_again,
         )
 
     @property
@@ -187,9 +196,11 @@ def was_it_preempted(case: Case) -> Verdict | None:
 def would_it_fail_again(case: Case) -> Verdict | None:
     """The script, its command line or its data is wrong, and says so."""
     if case.cause is Cause.DATA:
-        return case.verdict(Action.STOP, "the script says that this data would fail again")
+        return case.verdict(
+            Action.STOP, "the script says that this data would fail again", fails_again=True
+        )
     if case.cause is Cause.USAGE:
-        return case.verdict(Action.STOP, "the same code would fail the same way")
+        return case.verdict(Action.STOP, "the same code would fail the same way", fails_again=True)
     return None
 
 
@@ -204,7 +215,7 @@ def did_the_same_bug_come_back(case: Case) -> Verdict | None:
     if case.cause is Cause.DEVICE and before.host == case.incident.host and case.fleet.spare_hosts:
         return None
     why = f"the same failure twice from the same state ({case.symptom.signature}): it is in the code or the data"
-    return case.verdict(Action.STOP, why)
+    return case.verdict(Action.STOP, why, fails_again=True)
 
 
 def is_the_budget_used(case: Case) -> Verdict | None:

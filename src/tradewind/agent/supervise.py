@@ -2,23 +2,26 @@
 
 import os
 import selectors
+import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tradewind import names
-from tradewind.agent.job import Job, free_port, shared_environment, worker_environment
+from tradewind.agent.group import Group
+from tradewind.agent.job import Job, free_port, shared_environment
 from tradewind.agent.journal import JournalTail, make_folder
-from tradewind.agent.policy import Decision, Ended, Step, decide
+from tradewind.agent.policy import Decision, Step, decide, follow
 from tradewind.agent.recorder import Progress, Recorder
+from tradewind.agent.recovery import Fleet, Incident, Rules, recover
 from tradewind.agent.standby import TORCH, Standby
 from tradewind.agent.watch import FolderWatch, Signals
 from tradewind.agent.worker import Worker
-from tradewind.diagnose.first_failure import Failure, first_failure, read_exit
+from tradewind.diagnose.cause import read_cause
+from tradewind.diagnose.first_failure import Failure
 
 if TYPE_CHECKING:
     from tradewind.store import Store
@@ -47,6 +50,7 @@ def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Ou
     checkpoint and end; a second signal ends them at once.
     """
     store.update_run(job.run, state="running", started_s=time.time(), pid=os.getpid())
+    job.control_dir.mkdir(exist_ok=True)
     first = max((a.index for a in store.attempts(job.run)), default=-1) + 1
     with Signals() as signals, standby_of(job) as standby:
         supervisor = Supervisor(job, store, standby, on_update)
@@ -83,11 +87,15 @@ class Supervisor:
         self.standby = standby
         self.recorder = Recorder(job.run, store)
         self.on_update = on_update
-        self.workers: list[Worker] = []
         self.failure: Failure | None = None
+        self.group = Group(job, job.workers)
+        self._incidents: list[Incident] = []
         self._tails: list[JournalTail] = []
         self._asked: str | None = None
-        self._draining = False
+        self._wanted = job.workers
+        self._next = Decision(Step.WAIT)
+        self._resume_at: float | None = None
+        self._leaving = False
         self._kill_at: float | None = None
         self._files_at: float | None = None
         self._flush_at: float | None = None
@@ -109,17 +117,17 @@ class Supervisor:
             attempt += 1
 
     def _attempt(self, attempt: int, restarts: int, signals: Signals) -> Decision:
-        """Start the group and watch it until all of it has ended."""
+        """Form a group and watch it until nobody is at work and it is decided what comes next."""
         with selectors.DefaultSelector() as selector, FolderWatch() as files:
             selector.register(signals.fd, selectors.EVENT_READ, "signal")
             selector.register(files.fd, selectors.EVENT_READ, "files")
             self._start(attempt, restarts, files)
-            for worker in self.workers:
+            for worker in self.group:
                 selector.register(worker.pidfd, selectors.EVENT_READ, worker)
                 selector.register(worker.control.fileno(), selectors.EVENT_READ, worker.hear)
             while True:
                 self._wait(selector, files, signals)
-                decision = self._decide(restarts)
+                decision = self._decide()
                 if decision.step in (Step.DRAIN, Step.BREAK):
                     self._end_others(decision.step)
                 elif decision.step is not Step.WAIT:
@@ -127,41 +135,29 @@ class Supervisor:
                     return decision
 
     def _start(self, attempt: int, restarts: int, files: FolderWatch) -> None:
-        """Start every rank of one attempt."""
+        """Form the group of one attempt out of survivors and new workers."""
         job, port, started_s = self.job, free_port(), time.time()
         make_folder(job.log(attempt, 0))
         make_folder(job.journal(attempt, 0))
-        files.add(job.journal(attempt, 0).parent)
+        for folder in (job.journal(attempt, 0).parent, job.control_dir):
+            files.add(folder)
         if self.on_update:
             files.add(job.log(attempt, 0).parent)
-        self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(job.workers)]
-        kept = {worker.rank: worker for worker in self.workers if worker.parked}
-        for worker in self.workers:
-            if not worker.parked:
-                worker.close()
-        self._draining, self._kill_at, self.workers = False, None, []
-        for rank in range(job.workers):
-            env = worker_environment(
-                job, attempt=attempt, restarts=restarts, rank=rank, port=port, base=os.environ
-            )
-            self.workers.append(self._place(kept.get(rank), rank, env, job.log(attempt, rank)))
-        self.recorder.attempt_started(
-            attempt,
-            started_s,
-            {"workers": job.workers, "port": port, "restarts": restarts, "kept": sorted(kept)},
-        )
-        for worker in self.workers:
-            data = {"pid": worker.pid, "log": str(job.log(attempt, worker.rank)), "kept": worker.rank in kept}
-            self.recorder.event("worker_started", rank=worker.rank, t_s=worker.started_s, data=data)
-        self._attempt_index = attempt
-        self._flush()
+        before, self.group = self.group, Group(job, self._wanted, attempt)
+        self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(self.group.size)]
+        self._leaving, self._kill_at, self._resume_at = False, None, None
+        self.group.start(self.standby, restarts, port, before)
+        self._record_start(started_s, {"port": port, "restarts": restarts})
 
-    def _place(self, kept: Worker | None, rank: int, env: dict[str, str], log: Path) -> Worker:
-        """A worker for this rank: the one that survived, or a new one from the standby."""
-        if kept is None:
-            return self.standby.fork(rank, self.job.command(), env, self.job.workdir, log)
-        kept.enter(env, log)
-        return kept
+    def _record_start(self, started_s: float, data: dict[str, int]) -> None:
+        group = self.group
+        about = {"workers": group.size, "kept": group.kept} | data
+        self.recorder.attempt_started(group.attempt, started_s, about)
+        for worker in group:
+            log = str(self.job.log(group.attempt, worker.rank))
+            about = {"pid": worker.pid, "log": log, "kept": worker.rank in group.kept}
+            self.recorder.event("worker_started", rank=worker.rank, t_s=worker.started_s, data=about)
+        self._flush()
 
     def _wait(self, selector: selectors.BaseSelector, files: FolderWatch, signals: Signals) -> None:
         """Sleep until something happens, and take it in."""
@@ -182,22 +178,28 @@ class Supervisor:
             self._files_at = None
             files.drain()
             selector.register(files.fd, selectors.EVENT_READ, "files")
-            self._read_journals()
+            self._read_files()
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            self._kill(w for w in self.workers if not w.parked)
+            self.group.kill()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
 
     def _timeout_s(self) -> float | None:
         """How long nothing needs to be done if nothing happens."""
-        due = [t for t in (self._files_at, self._kill_at, self._flush_at) if t is not None]
+        alarms = (self._files_at, self._kill_at, self._flush_at, self._resume_at)
+        due = [t for t in alarms if t is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _read_journals(self) -> None:
+    def _read_files(self) -> None:
+        """What workers and people wrote: journals, and a wish for another number of workers."""
         for tail in self._tails:
             for entry in tail.read():
                 self.recorder.journal(tail.rank, entry)
+        wanted = self.job.read_wanted() or self._wanted
+        if wanted != self._wanted:
+            self.recorder.event("resize", data={"from": self._wanted, "to": wanted})
+            self._wanted = wanted
         if self._flush_at is None and self.recorder.dirty:
             self._flush_at = time.monotonic() + _FLUSH_S
         if self.on_update:
@@ -218,73 +220,63 @@ class Supervisor:
                 self.recorder.event("asked", data={"to": self._asked})
                 self.recorder.progress.state = "stopping"
 
-    def _decide(self, restarts: int) -> Decision:
-        ended = sorted(
-            (w for w in self.workers if not w.running), key=lambda w: (w.told is not None, w.ended_s, w.rank)
-        )
-        parked = sum(w.parked for w in self.workers)
-        if len(ended) + parked == len(self.workers):
-            self._read_journals()
-            self._diagnose()
-        return decide(
-            [Ended(rank=w.rank, exit_code=w.exit_code or 0, told=w.told is not None) for w in ended],
-            workers=len(self.workers) - parked,
-            restarts_left=self.job.max_restarts - restarts,
+    def _decide(self) -> Decision:
+        decision = decide(
+            self.group.ended,
+            workers=self.group.size,
+            parked=self.group.parked,
             asked=self._asked,
-            hopeless=self.failure is not None and self.failure.hopeless,
+            resized=self._wanted != self.group.size,
         )
+        return self._recover() if decision.step is Step.RECOVER else decision
 
-    def _diagnose(self) -> None:
-        """Name the first failure of an attempt whose ranks have all ended."""
-        attempt = self._attempt_index
-        exits = [
-            read_exit(
-                w.rank,
-                w.exit_code or 0,
-                w.ended_s or 0.0,
-                told=w.told is not None,
-                log=self.job.log(attempt, w.rank),
-                error_file=self.job.error_file(attempt, w.rank),
-            )
-            for w in self.workers
-            if not w.running
-        ]
-        failed = (
-            first_failure(exits) if any(not e.told and e.exit_code not in (0, 75) for e in exits) else None
+    def _recover(self) -> Decision:
+        """Name the first failure, ask the policy what to do about it, and let its delay pass."""
+        if self._resume_at is None:
+            self._read_files()
+            self._judge()
+        if self._resume_at is not None and time.monotonic() < self._resume_at:
+            return Decision(Step.WAIT)
+        return self._next
+
+    def _judge(self) -> None:
+        found = self.group.first_failure()
+        assert found is not None, "decide() said that a worker failed"
+        self.failure, seen_s = found
+        self.recorder.failure(self.failure, seen_s)
+        committed = self.recorder.progress.step or 0
+        incident = Incident(
+            symptom=read_cause(self.failure),
+            t_s=seen_s,
+            committed=committed,
+            step=committed + 1,
+            rank=self.failure.rank,
         )
-        if failed:
-            self.failure = failed
-            seen = {w.rank: w.ended_s for w in self.workers}
-            self.recorder.failure(failed, seen[failed.rank] or time.time())
+        fleet = Fleet(workers=self.group.size, on_host=self.group.size)
+        rules = Rules(max_restarts=self.job.max_restarts)
+        verdict = recover(rules, self._incidents, incident, time.time(), fleet)
+        self._incidents.append(incident)
+        self.recorder.event("verdict", rank=self.failure.rank, data=verdict.event())
+        self._next = follow(verdict)
+        self._resume_at = time.monotonic() + verdict.delay_s
 
     def _end_others(self, step: Step) -> None:
-        """Ask those still running, once, to end or to leave the group, with a deadline for SIGKILL."""
-        if self._draining:
+        """Ask those still at work, once, to end or to leave the group, with a deadline for SIGKILL."""
+        if self._leaving:
             return
-        self._draining = True
+        self._leaving = True
         patience_s = self.job.grace_s if step is Step.DRAIN else self.job.survivor_s
         self._kill_at = time.monotonic() + patience_s
-        for worker in self.workers:
-            if worker.running and step is Step.BREAK:
-                worker.break_out()
-            elif worker.running:
-                worker.send(signal.SIGTERM)
-
-    def kill_all(self) -> None:
-        """SIGKILL to every worker that still runs, with its children."""
-        self._kill(self.workers)
+        if step is Step.DRAIN:
+            self.group.terminate()
+        else:
+            self.group.break_up()
 
     def close(self) -> None:
         """Leave nothing behind, however it ended."""
-        self.kill_all()
-        for worker in self.workers:
-            worker.close()
-
-    @staticmethod
-    def _kill(workers: Iterable[Worker]) -> None:
-        for worker in workers:
-            if worker.running:
-                worker.send(signal.SIGKILL)
+        self.group.kill(parked=True)
+        self.group.close()
+        shutil.rmtree(self.job.memory_dir, ignore_errors=True)
 
     def _conclude(self, decision: Decision) -> None:
         state = decision.state or "failed"

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _IN_MODIFY = 0x2
+_IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,7 +26,8 @@ class FolderWatch:
 
     def add(self, folder: Path) -> None:
         """Watch one more folder."""
-        if _libc.inotify_add_watch(self.fd, os.fsencode(folder), _IN_MODIFY | _IN_CREATE) < 0:
+        mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO
+        if _libc.inotify_add_watch(self.fd, os.fsencode(folder), mask) < 0:
             raise OSError(ctypes.get_errno(), f"cannot watch {folder}; raise fs.inotify.max_user_watches")
 
     def drain(self) -> None:

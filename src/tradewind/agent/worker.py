@@ -87,8 +87,10 @@ class Worker:
             return self.exit_code
         return self.exit_code
 
-    def close(self) -> None:
-        """Let go of it: nothing more is watched or said."""
+    def discard(self) -> None:
+        """Let go of it: kill it if it still waits for a next group, and watch it no more."""
+        if self.running:
+            self.send(signal.SIGKILL)
         os.close(self.pidfd)
         self.control.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -100,17 +101,18 @@ class Peers:
         """Rank 0's message, on every worker; what others pass is ignored."""
         return self.gather(message if self.rank == 0 else None)[0]
 
-    def start_any(self, flag: bool) -> Any:
-        """Begin asking whether the flag is up on any worker; give the result to `any_up`."""
-        vote = torch.tensor([int(flag)], dtype=torch.int32)
+    def start_largest(self, values: Sequence[int]) -> Any:
+        """Begin asking for the largest of the workers' values, place by place; give the result to `largest`."""
+        votes = torch.tensor(values, dtype=torch.int32)
         if self.world == 1:
-            return vote, None
-        return vote, dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+            return votes, None
+        return votes, dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
 
     @staticmethod
-    def any_up(pending: Any) -> bool:
-        """The answer to a question begun by `start_any`: the same on every worker."""
-        vote, work = pending
+    def largest(pending: Any) -> list[int]:
+        """The answer to a question begun by `start_largest`: the same on every worker."""
+        votes, work = pending
         if work is not None:
             work.wait()
-        return bool(vote.item())
+        found: list[int] = votes.tolist()
+        return found

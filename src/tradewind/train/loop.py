@@ -12,16 +12,20 @@ from typing import Any, Protocol
 
 from tradewind import names
 from tradewind.errors import SpecError
-from tradewind.train import checkpoint, generation, ledger
+from tradewind.train import generation, ledger
+from tradewind.train.cadence import Cadence
+from tradewind.train.checkpoint import Memory
 from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
+from tradewind.train.keeper import Keeper
 from tradewind.train.preempt import Preemption
-from tradewind.train.random_state import random_state, set_random_state
-from tradewind.train.resume import newest_whole
+from tradewind.train.pulse import Pulse
 
 _END = object()
 _LEDGER_EVERY_S = 5.0
+MEMORY_SHARE = 0.01
+"""Most of a step's time that staging into memory may take, on average, unless `max_recompute` says more."""
 
 
 class Stateful(Protocol):
@@ -50,6 +54,10 @@ class Loop:
     the process exits with the requeue code (75). With several workers every one of them makes a
     Loop, and model, optimizer, scheduler and `extra` are held alike by all.
 
+    Under Tradewind the state is also staged into memory that outlives a worker, after every step when
+    that takes under 1% of the time, else less often; a worker that dies costs the steps since. With
+    `max_recompute` it is staged every so many steps, whatever it takes.
+
     `checkpoint_dir` is `checkpoints/` in the run's folder when Tradewind started this process, and
     in the working directory otherwise.
     """
@@ -66,69 +74,50 @@ class Loop:
         every_steps: int = 100,
         keep: int = 2,
         max_steps: int | None = None,
+        max_recompute: int | None = None,
     ) -> None:
         if every_steps < 1 or keep < 1:
             raise SpecError(f"Loop: every_steps ({every_steps}) and keep ({keep}) must be at least 1")
+        if max_recompute is not None and max_recompute < 1:
+            raise SpecError(f"Loop: max_recompute is {max_recompute}; it must be at least 1")
         self.step = 0
         """Committed steps; in the body of the first step it is 0."""
         self._ledger = ledger.process_ledger()
         self._journal = Journal.from_environment()
         self._peers = Peers()
-        parts = {"model": _bare(model), "optimizer": optimizer, "scheduler": scheduler, "extra": extra}
-        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
+        self._pulse = Pulse(self._peers)
+        self._preemption = Preemption()
         self._model, self._data = model, data
-        self._root = Path(checkpoint_dir or default_checkpoint_dir()).absolute()
-        self._every_steps, self._keep, self._max_steps = every_steps, keep, max_steps
-        self._preemption = Preemption(self._peers)
-        self._saved: int | None = None
-        self._random: dict[str, Any] | None = None
-        self._skip = 0
+        self._every_steps, self._max_steps = every_steps, max_steps
+        self._max_recompute = max_recompute
+        self._cadence = Cadence(MEMORY_SHARE, most=every_steps)
+        parts = {"model": _bare(model), "optimizer": optimizer, "scheduler": scheduler, "extra": extra}
+        self._keeper = Keeper(
+            {name: part for name, part in parts.items() if part is not None},
+            data,
+            root=Path(checkpoint_dir or default_checkpoint_dir()).absolute(),
+            keep=keep,
+            peers=self._peers,
+            journal=self._journal,
+            memory=memory_of_environment(self._peers),
+        )
         self._in_body = False
+        self._step_began_s = 0.0
         self._ledger_due_s = 0.0
-        self._stopped = False
         atexit.register(_write_ledger_of, weakref.ref(self))
-        generation.on_leave(self._preemption.unlisten)
+        generation.on_leave(self._let_go)
         self._journal.write("start", rank=self._peers.rank, world=self._peers.world, pid=os.getpid())
         self._preemption.listen()
         with self._ledger.within(ledger.RESTORE):
-            self._resume()
+            self.step = self._keeper.restore()
 
-    def _resume(self) -> None:
-        found = newest_whole(self._root, self._peers, self._journal)
-        if found is None:
-            return
-        folder, loaded = found
-        if set(loaded.shared) != set(self._parts):
-            raise SpecError(
-                f"{folder} holds {sorted(loaded.shared)} and this Loop was given {sorted(self._parts)}; give "
-                "it the same parts, or another checkpoint_dir to start afresh"
-            )
-        for name, part in self._parts.items():
-            part.load_state_dict(loaded.shared[name])
-        self._resume_data(loaded)
-        self.step = self._saved = loaded.step
-        # A worker the checkpoint never had keeps the generators that its script seeded.
-        self._stopped = loaded.own["stopped"]
-        self._random = loaded.own["random"] if self._peers.rank < loaded.world else None
-        self._journal.write("resume", step=self.step, path=folder)
-
-    def _resume_data(self, loaded: checkpoint.Loaded) -> None:
-        state = loaded.own["data"]
-        if state is None:
-            self._skip = loaded.step
-            return
-        if loaded.world != self._peers.world and not getattr(self._data, "elastic", False):
-            raise SpecError(
-                f"the checkpoint was made by {loaded.world} workers and this run has {self._peers.world}: the "
-                "data's state is each worker's own; use the same number of workers, or train.Batches"
-            )
-        self._data.load_state_dict(state)  # type: ignore[attr-defined]
+    def _let_go(self) -> None:
+        self._preemption.unlisten()
+        self._keeper.close()
 
     def __iter__(self) -> Iterator[Any]:
         observe(self._model, self._ledger)
-        if self._random is not None:
-            set_random_state(self._random)
-            self._random = None
+        self._keeper.restore_random()
         try:
             yield from self._steps()
         finally:
@@ -140,7 +129,8 @@ class Loop:
     def _steps(self) -> Iterator[Any]:
         self._ledger.switch(ledger.DATA_WAIT)
         batches = self._batches()
-        while not self._stopped and (self._max_steps is None or self.step < self._max_steps):
+        self._step_began_s = time.perf_counter()
+        while not self._keeper.stopped and (self._max_steps is None or self.step < self._max_steps):
             batch = next(batches, _END)
             if batch is _END:
                 break
@@ -150,51 +140,59 @@ class Loop:
             self._in_body = False
             self._commit()
         self._ledger.switch(ledger.OTHER)
-        self._preemption.settle()
-        if self._saved != self.step:
+        self._pulse.settle()
+        if self._keeper.saved != self.step:
             self._checkpoint()
         self._journal.write("end", step=self.step)
 
     def _batches(self) -> Iterator[Any]:
-        if self._skip:
+        skip = self._keeper.skip
+        if skip:
             warnings.warn(
-                f"the data has no state_dict: its first {self._skip} batches are read and thrown away, which "
+                f"the data has no state_dict: its first {skip} batches are read and thrown away, which "
                 "resumes correctly only if it yields the same order again",
                 stacklevel=4,
             )
-        return itertools.islice(iter(self._data), self._skip, None)
+        return itertools.islice(iter(self._data), skip, None)
 
     def _commit(self) -> None:
         self._ledger.switch(ledger.OTHER)
         self.step += 1
         self._journal.write("step", step=self.step)
-        if self._preemption.due():
+        leave, interval = self._agreed()
+        if leave:
             self._leave()
+        if self._keeper.memory is not None and self.step % interval == 0:
+            self._stage()
         if self.step % self._every_steps == 0:
             self._checkpoint()
         elif time.monotonic() >= self._ledger_due_s:
             self._write_ledger()
+        # After staging: who reads this pulse knows that every worker has staged this step.
+        self._pulse.beat([self._preemption.asked, self._max_recompute or self._cadence.interval])
+        self._step_began_s = time.perf_counter()
         self._ledger.switch(ledger.DATA_WAIT)
+
+    def _agreed(self) -> tuple[bool, int]:
+        """Whether some worker was told to leave, and how many steps apart all stage."""
+        self._cadence.step_took(time.perf_counter() - self._step_began_s)
+        if self._peers.world == 1:
+            return self._preemption.asked, self._max_recompute or self._cadence.interval
+        said = self._pulse.read()
+        return (bool(said[0]), said[1]) if said else (False, 1)
 
     def _leave(self) -> None:
         self._checkpoint()
         self._journal.write("preempt", step=self.step)
         raise SystemExit(int(names.ExitCode.REQUEUE))
 
-    def _checkpoint(self) -> None:
-        started = time.monotonic()
+    def _stage(self) -> None:
         with self._ledger.within(ledger.CHECKPOINT_STALL):
-            shared = {name: part.state_dict() for name, part in self._parts.items()}
-            stateful = hasattr(self._data, "state_dict")
-            cursor = self._data.state_dict() if stateful else None  # type: ignore[attr-defined]
-            own = {"random": random_state(), "data": cursor, "stopped": self._stopped}
-            folder = checkpoint.save(self._root, self.step, shared, own, peers=self._peers)
-            self._saved = self.step
-            if self._peers.rank == 0:
-                size = sum(file.stat().st_size for file in folder.iterdir())
-                stall_s = time.monotonic() - started
-                self._journal.write("checkpoint", step=self.step, path=folder, bytes=size, stall_s=stall_s)
-                checkpoint.prune(self._root, keep=self._keep, step=self.step)
+            self._cadence.staging_took(self._keeper.stage(self.step))
+
+    def _checkpoint(self) -> None:
+        with self._ledger.within(ledger.CHECKPOINT_STALL):
+            self._keeper.write(self.step)
         self._write_ledger()
 
     def log(self, **metrics: Any) -> None:
@@ -209,7 +207,7 @@ class Loop:
 
         It is remembered: started again, the run trains no further.
         """
-        self._stopped = True
+        self._keeper.stopped = True
 
     def _write_ledger(self) -> None:
         self._journal.write("ledger", **self._ledger.entry())
@@ -220,6 +218,21 @@ def _write_ledger_of(loop: "weakref.ref[Loop]") -> None:
     alive = loop()
     if alive is not None:
         alive._write_ledger()
+
+
+def memory_of_environment(peers: Peers) -> Memory | None:
+    """The memory tier in the folder that the agent gave; None where nobody would keep it."""
+    folder = os.environ.get(names.ENV_MEMORY)
+    if not folder:
+        return None
+    return Memory(
+        Path(folder),
+        rank=peers.rank,
+        world=peers.world,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        generation=int(os.environ.get(names.ENV_ATTEMPT, "0")),
+    )
 
 
 def default_checkpoint_dir() -> Path:

@@ -28,8 +28,9 @@ def random_state() -> dict[str, Any]:
     """The state of every global generator of this process; of GPUs, the current one."""
     # Not the generators of all devices: asking for them would occupy memory on every one.
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    version, words, gauss = random.getstate()
     return {
-        "python": random.getstate(),
+        "python": {"version": version, "words": np.array(words, np.uint32), "gauss": gauss},
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
         "cuda": cuda,
@@ -38,7 +39,8 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Put every global generator back into a state from `random_state`."""
-    random.setstate(state["python"])
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
