@@ -187,7 +187,7 @@ def test_state_of_one_worker_is_not_given_to_another_number(tmp_path: Path) -> N
     loaded = train.checkpoint.load(tmp_path / "step-000000000001")
     job.loop._peers.world = 2
     with pytest.raises(SpecError, match="made by 1 workers and this run has 2"):
-        job.loop._resume_data(loaded)
+        job.loop._keeper._restore_data(loaded)
 
 
 def test_journal_and_default_folder_under_tradewind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

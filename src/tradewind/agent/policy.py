@@ -62,7 +62,9 @@ def decide(
         return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, "the workers asked to be run again")
     finished = len(ended) == workers and all(e.exit_code == ExitCode.OK for e in ended)
     if resized and not finished:
-        return Decision(Step.RESTART, reason="the number of workers changes") if done else Decision(Step.BREAK)
+        return (
+            Decision(Step.RESTART, reason="the number of workers changes") if done else Decision(Step.BREAK)
+        )
     if not done:
         return Decision(Step.WAIT)
     return Decision(Step.FINISH, "succeeded", ExitCode.OK, "every worker ended with 0")

@@ -196,9 +196,7 @@ def was_it_preempted(case: Case) -> Verdict | None:
 def would_it_fail_again(case: Case) -> Verdict | None:
     """The script, its command line or its data is wrong, and says so."""
     if case.cause is Cause.DATA:
-        return case.verdict(
-            Action.STOP, "the script says that this data would fail again", fails_again=True
-        )
+        return case.verdict(Action.STOP, "the script says that this data would fail again", fails_again=True)
     if case.cause is Cause.USAGE:
         return case.verdict(Action.STOP, "the same code would fail the same way", fails_again=True)
     return None

@@ -221,6 +221,8 @@ class Supervisor:
                 self.recorder.progress.state = "stopping"
 
     def _decide(self) -> Decision:
+        if self.group.is_over:
+            self._read_files()
         decision = decide(
             self.group.ended,
             workers=self.group.size,
@@ -233,7 +235,6 @@ class Supervisor:
     def _recover(self) -> Decision:
         """Name the first failure, ask the policy what to do about it, and let its delay pass."""
         if self._resume_at is None:
-            self._read_files()
             self._judge()
         if self._resume_at is not None and time.monotonic() < self._resume_at:
             return Decision(Step.WAIT)

@@ -57,6 +57,8 @@ _BY_KIND = {
     "usage": Cause.USAGE,
     "data": Cause.DATA,
 }
+_HAS_PLACE = frozenset({"exception", "out_of_memory", "import", "usage", "data", "peer_lost"})
+"""Kinds of failure that say where they happened; a signal or a bare exit code does not."""
 _MAY_BE_DEVICE = frozenset({Cause.KILLED, Cause.CRASH, Cause.EXCEPTION, Cause.PEER_LOST})
 _DEVICE_MEMORY = re.compile(r"\b(CUDA|HIP|XPU|MPS|NVML)\b[^\n]*out of memory|OutOfMemoryError", re.IGNORECASE)
 _HOST_MEMORY = re.compile(r"can(no|')t allocate memory|^MemoryError\b", re.IGNORECASE)
@@ -83,7 +85,7 @@ def read_cause(failure: Failure, *, oom_killed: bool = False, kernel_log: str = 
         cause=cause_of(failure, device=bool(xids) or ecc, oom_killed=oom_killed),
         text=describe(failure, xids),
         xids=xids,
-        signature=signature(failure.exception, failure.text) if failure.kind != "killed" else "",
+        signature=signature(failure.exception, failure.text) if failure.kind in _HAS_PLACE else "",
         transient=_TRANSIENT.search(failure.exception) is not None,
         ecc=ecc,
     )

@@ -104,15 +104,12 @@ class Peers:
     def start_largest(self, values: Sequence[int]) -> Any:
         """Begin asking for the largest of the workers' values, place by place; give the result to `largest`."""
         votes = torch.tensor(values, dtype=torch.int32)
-        if self.world == 1:
-            return votes, None
         return votes, dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
 
     @staticmethod
     def largest(pending: Any) -> list[int]:
         """The answer to a question begun by `start_largest`: the same on every worker."""
         votes, work = pending
-        if work is not None:
-            work.wait()
+        work.wait()
         found: list[int] = votes.tolist()
         return found

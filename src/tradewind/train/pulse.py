@@ -18,14 +18,15 @@ class Pulse:
         self._pending: Any = None
 
     def read(self) -> list[int] | None:
-        """What was agreed at the step before, element by element; None at the first step."""
+        """What was agreed at the step before, element by element; None at the first step, and alone."""
         pending, self._pending = self._pending, None
         return None if pending is None else self._peers.largest(pending)
 
     def beat(self, values: Sequence[int]) -> None:
-        """Say this worker's values; every worker says as many."""
+        """Say this worker's values; every worker says as many. Alone, there is nobody to say them to."""
         assert self._pending is None
-        self._pending = self._peers.start_largest(values)
+        if self._peers.world > 1:
+            self._pending = self._peers.start_largest(values)
 
     def settle(self) -> None:
         """Read an answer still under way, so that no worker leaves it behind."""

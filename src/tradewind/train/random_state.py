@@ -42,6 +42,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     python = state["python"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
+    # A copy: torch reads the bytes as words, and where they lie in a checkpoint's file is not aligned for it.
+    torch.set_rng_state(state["torch"].clone())
     if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"].clone())

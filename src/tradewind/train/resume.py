@@ -24,9 +24,7 @@ class Found:
     loaded: Loaded
 
 
-def newest_whole(
-    root: Path, peers: Peers, journal: Journal, memory: Memory | None = None
-) -> Found | None:
+def newest_whole(root: Path, peers: Peers, journal: Journal, memory: Memory | None = None) -> Found | None:
     """The newest state that loads on every worker, or None when there is none at all.
 
     Raises an IntegrityError when there are checkpoints on disk and nothing is whole: starting from
@@ -55,7 +53,10 @@ def newest_whole(
 def _candidates(root: Path, peers: Peers, memory: Memory | None) -> list[tuple[int, str]]:
     """Steps and their tier, best first; of memory, what is in every host's."""
     offers = peers.gather(
-        {"memory": memory.steps() if memory else [], "disk": checkpoint.steps(root) if peers.rank == 0 else []}
+        {
+            "memory": memory.steps() if memory else [],
+            "disk": checkpoint.steps(root) if peers.rank == 0 else [],
+        }
     )
     in_memory = set.intersection(*(set(offer["memory"]) for offer in offers))
     steps = [(step, "memory") for step in in_memory] + [(step, "disk") for step in offers[0]["disk"]]
