@@ -1,5 +1,6 @@
 """Who am I among the workers, and the small agreements that workers make with each other."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -45,7 +46,17 @@ class Distributed:
     ) -> None:
         # After a failure the peers may be gone, and taking the group down could wait for them.
         if kind in (None, SystemExit) and _initialized():
-            dist.destroy_process_group()
+            leave_together()
+
+
+def leave_together() -> None:
+    """Take the process group down once every worker is here.
+
+    Gloo ends a process (SIGABRT) whose peer closes its connections while it is taking down its own.
+    """
+    with contextlib.suppress(RuntimeError):  # A peer has died: there is nobody to wait for.
+        dist.barrier()
+    dist.destroy_process_group()
 
 
 def distributed() -> Distributed:
