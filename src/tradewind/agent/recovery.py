@@ -188,7 +188,7 @@ def was_it_preempted(case: Case) -> Verdict | None:
     if case.cause is not Cause.PREEMPTED:
         return None
     if case.stuck > case.rules.max_preemptions:
-        why = f"preempted {case.stuck} times with no step committed between: commit more often, or ask for longer"
+        why = f"preempted {case.stuck} times with no step committed between: commit more often"
         return case.verdict(Action.STOP, why)
     return case.verdict(Action.REQUEUE, "the run asks to be scheduled again")
 
@@ -212,15 +212,16 @@ def did_the_same_bug_come_back(case: Case) -> Verdict | None:
         return None
     if case.cause is Cause.DEVICE and before.host == case.incident.host and case.fleet.spare_hosts:
         return None
-    why = f"the same failure twice from the same state ({case.symptom.signature}): it is in the code or the data"
-    return case.verdict(Action.STOP, why, fails_again=True)
+    why = f"the same failure twice from the same state ({case.symptom.signature})"
+    return case.verdict(Action.STOP, f"{why}: it is in the code or the data", fails_again=True)
 
 
 def is_the_budget_used(case: Case) -> Verdict | None:
     """Too many failures since a step was last committed."""
     if case.stuck <= case.rules.max_restarts:
         return None
-    why = f"{case.stuck} failures with no step committed between, and {case.rules.max_restarts} restarts are allowed"
+    allowed = f"{case.rules.max_restarts} restarts are allowed"
+    why = f"{case.stuck} failures with no step committed between, and {allowed}"
     return case.verdict(Action.STOP, why)
 
 
