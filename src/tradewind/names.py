@@ -18,8 +18,20 @@ ENV_JOURNAL = "TRADEWIND_JOURNAL"
 """File to which this worker appends its journal, one JSON object a line."""
 ENV_MEMORY = "TRADEWIND_MEMORY"
 """Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
+ENV_STACKS = "TRADEWIND_STACKS"
+"""File to which this worker writes the stacks of its threads when the agent asks."""
 
-ENVIRONMENT = (ENV_HOME, ENV_STORE, ENV_BLOBS, ENV_RUN, ENV_ATTEMPT, ENV_RUN_DIR, ENV_JOURNAL, ENV_MEMORY)
+ENVIRONMENT = (
+    ENV_HOME,
+    ENV_STORE,
+    ENV_BLOBS,
+    ENV_RUN,
+    ENV_ATTEMPT,
+    ENV_RUN_DIR,
+    ENV_JOURNAL,
+    ENV_MEMORY,
+    ENV_STACKS,
+)
 
 
 class ExitCode(enum.IntEnum):
@@ -48,6 +60,8 @@ CHECKPOINTS_DIR = "checkpoints"
 LOGS_DIR = "logs"
 JOURNAL_DIR = "journal"
 MANIFEST = "manifest.json"
+STATUS_BYTES = 32
+"""Size of a worker's status page, which holds the name of what it is doing, padded with zeros."""
 
 HEADER_DEADLINE = "x-deadline-ms"
 HEADER_REQUEST_ID = "x-request-id"

@@ -68,6 +68,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Where workers stage their state; it outlives them and is removed with the run's agent."""
         return Path("/dev/shm") / f"tradewind-{os.getuid()}" / self.run
 
+    def status(self, rank: int) -> Path:
+        """The page of memory on which this rank shows what it is doing."""
+        return self.memory_dir / f"rank{rank}.status"
+
+    def debug_socket(self, rank: int) -> Path:
+        """Where this rank answers questions about its collectives."""
+        return self.memory_dir / f"rank{rank}.sock"
+
+    def stacks(self, attempt: int, rank: int) -> Path:
+        """Where this rank writes its threads' stacks when it is asked to."""
+        return self.log(attempt, rank).with_suffix(".stacks")
+
     def error_file(self, attempt: int, rank: int) -> Path:
         """Where torch's `@record` writes this rank's exception."""
         return self.log(attempt, rank).with_suffix(".error.json")
@@ -122,6 +134,7 @@ def worker_environment(
         names.ENV_RUN_DIR: str(job.run_dir),
         names.ENV_JOURNAL: str(job.journal(attempt, rank)),
         names.ENV_MEMORY: str(job.memory_dir),
+        names.ENV_STACKS: str(job.stacks(attempt, rank)),
     }
     return env
 

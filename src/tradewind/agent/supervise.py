@@ -12,6 +12,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.agent.group import Group
+from tradewind.agent.hangs import HangWatch
 from tradewind.agent.job import Job, free_port, shared_environment
 from tradewind.agent.journal import JournalTail, make_folder
 from tradewind.agent.policy import Decision, Step, decide, follow
@@ -22,6 +23,7 @@ from tradewind.agent.watch import FolderWatch, Signals
 from tradewind.agent.worker import Worker
 from tradewind.diagnose.cause import read_cause
 from tradewind.diagnose.first_failure import Failure
+from tradewind.diagnose.hang import Hang
 
 if TYPE_CHECKING:
     from tradewind.store import Store
@@ -79,6 +81,11 @@ def uses_torch(job: Job) -> bool:
     return b"torch" in text or b"tradewind" in text
 
 
+def hung(failure: Failure, hang: Hang) -> Failure:
+    """The failure of a rank that was killed because it hung, named after the hang and not the signal."""
+    return msgspec.structs.replace(failure, rank=hang.ranks[0], kind="hang", exception=hang.reason)
+
+
 class Supervisor:
     """The loop over one run's attempts; one instance per run."""
 
@@ -94,6 +101,8 @@ class Supervisor:
         self._asked: str | None = None
         self._wanted = job.workers
         self._next = Decision(Step.WAIT)
+        self._hangs = HangWatch(job)
+        self._hang: Hang | None = None
         self._resume_at: float | None = None
         self._leaving = False
         self._kill_at: float | None = None
@@ -145,8 +154,9 @@ class Supervisor:
             files.add(job.log(attempt, 0).parent)
         before, self.group = self.group, Group(job, self._wanted, attempt)
         self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(self.group.size)]
-        self._leaving, self._kill_at, self._resume_at = False, None, None
+        self._leaving, self._kill_at, self._resume_at, self._hang = False, None, None, None
         self.group.start(self.standby, restarts, port, before)
+        self._hangs.begin(self.group, self.recorder.progress.step or 0)
         self._record_start(started_s, {"port": port, "restarts": restarts})
 
     def _record_start(self, started_s: float, data: dict[str, int]) -> None:
@@ -182,12 +192,28 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.group.kill()
+        if self._hangs.look_at is not None and now >= self._hangs.look_at:
+            self._look_for_hang()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
 
+    def _look_for_hang(self) -> None:
+        """Ask whether the group moves; if not, note what it is stuck in and end who holds it up."""
+        self._read_files()
+        hang = self._hangs.look()
+        if hang is None or self._hang is not None or self._leaving:
+            return
+        self._hang = hang
+        self._hangs.stop()
+        about = msgspec.to_builtins(hang) | self._hangs.evidence(self.group.attempt)
+        self.recorder.event("hang", rank=hang.ranks[0], data=about)
+        for worker in self.group:
+            if worker.rank in hang.ranks and worker.running:
+                worker.end_hung()
+
     def _timeout_s(self) -> float | None:
         """How long nothing needs to be done if nothing happens."""
-        alarms = (self._files_at, self._kill_at, self._flush_at, self._resume_at)
+        alarms = (self._files_at, self._kill_at, self._flush_at, self._resume_at, self._hangs.look_at)
         due = [t for t in alarms if t is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -196,6 +222,7 @@ class Supervisor:
         for tail in self._tails:
             for entry in tail.read():
                 self.recorder.journal(tail.rank, entry)
+                self._hangs.journal(tail.rank, entry)
         wanted = self.job.read_wanted() or self._wanted
         if wanted != self._wanted:
             self.recorder.event("resize", data={"from": self._wanted, "to": wanted})
@@ -244,6 +271,8 @@ class Supervisor:
         found = self.group.first_failure()
         assert found is not None, "decide() said that a worker failed"
         self.failure, seen_s = found
+        if self._hang is not None:
+            self.failure = hung(self.failure, self._hang)
         self.recorder.failure(self.failure, seen_s)
         committed = self.recorder.progress.step or 0
         incident = Incident(
@@ -266,6 +295,7 @@ class Supervisor:
         if self._leaving:
             return
         self._leaving = True
+        self._hangs.stop()
         patience_s = self.job.grace_s if step is Step.DRAIN else self.job.survivor_s
         self._kill_at = time.monotonic() + patience_s
         if step is Step.DRAIN:

@@ -50,6 +50,11 @@ class Worker:
         except ProcessLookupError:
             return
 
+    def end_hung(self) -> None:
+        """SIGKILL because it hangs: a failure of its own, unlike an end it was told."""
+        self.send(signal.SIGKILL)
+        self.told = None
+
     def break_out(self) -> None:
         """Ask it to leave the collective it is in; it parks, or ends where its script cannot go on."""
         self.told = signal.SIGTERM

@@ -16,6 +16,7 @@ COMMANDS = {
     "ps": ("runs:ps", "List runs, newest first."),
     "show": ("runs:show", "Show one run: attempts, failures, recovery, metrics, ledger."),
     "logs": ("runs:logs", "Print a run's logs, the first failure first; -f follows."),
+    "resize": ("runs:resize", "Let a run go on with another number of workers."),
     "stop": ("runs:stop", "Stop a run: checkpoint, then end."),
     "publish": ("models:publish", "Publish a packaged model as an immutable version NAME@N."),
     "models": ("models:models", "List model versions and their aliases."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tradewind.cli.output import Output, emit
-from tradewind.errors import TradewindError
+from tradewind.errors import SpecError, TradewindError
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
@@ -190,6 +190,33 @@ def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
             raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
         interrupt(found.pid, times=2 if now else 1)
         emit(row(store.run(found.id), time.time()), output, ("id", "name", "state", "exit_code"))
+    return ExitCode.OK
+
+
+def resize(run: str, *, workers: int) -> int:
+    """Let a run go on with another number of workers, from its last committed step.
+
+    Workers that stay keep their process. The script must be able to: its data is `train.Batches`, or
+    its state is alike on all workers.
+
+    Parameters
+    ----------
+    run
+        Id, unique start of an id, name, or `last`.
+    workers
+        How many workers it shall have from now on.
+    """
+    from tradewind.agent import job_of
+    from tradewind.agent.lock import is_held
+    from tradewind.store import open_store
+
+    if workers < 1:
+        raise SpecError(f"--workers is {workers}; it must be at least 1")
+    with open_store() as store:
+        found = store.run(run)
+    if not is_held(Path(found.dir)):
+        raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
+    job_of(found).want(workers)
     return ExitCode.OK
 
 

@@ -56,6 +56,7 @@ _BY_KIND = {
     "import": Cause.USAGE,
     "usage": Cause.USAGE,
     "data": Cause.DATA,
+    "hang": Cause.HANG,
 }
 _HAS_PLACE = frozenset({"exception", "out_of_memory", "import", "usage", "data", "peer_lost"})
 """Kinds of failure that say where they happened; a signal or a bare exit code does not."""

@@ -49,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     rank: int
     kind: str
-    """killed, crash, out_of_memory, peer_lost, import, usage, data, exception or exit."""
+    """killed, crash, out_of_memory, peer_lost, import, usage, data, exception, exit or hang."""
     exception: str
     text: str
     exit_code: int

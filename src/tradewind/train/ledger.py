@@ -31,6 +31,7 @@ class Ledger:
         """`age_ns`: how long the process had lived already; it was startup."""
         self._clock = clock
         self._spent = dict.fromkeys(BUCKETS, 0) | {STARTUP: age_ns}
+        self._show: Callable[[str], None] | None = None
         self._open = STARTUP
         self._since = clock()
 
@@ -45,6 +46,13 @@ class Ledger:
         now = self._clock()
         self._spent[self._open] += now - self._since
         self._open, self._since = bucket, now
+        if self._show is not None:
+            self._show(bucket)
+
+    def show(self, on: Callable[[str], None]) -> None:
+        """Tell `on` the open bucket, now and at every switch."""
+        self._show = on
+        on(self._open)
 
     @contextmanager
     def within(self, bucket: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tradewind import names
 from tradewind.errors import SpecError
-from tradewind.train import generation, ledger
+from tradewind.train import generation, ledger, stacks
 from tradewind.train.cadence import Cadence
 from tradewind.train.checkpoint import Memory
 from tradewind.train.communication import observe
@@ -21,6 +21,7 @@ from tradewind.train.journal import Journal
 from tradewind.train.keeper import Keeper
 from tradewind.train.preempt import Preemption
 from tradewind.train.pulse import Pulse
+from tradewind.train.status import Status
 
 _END = object()
 _LEDGER_EVERY_S = 5.0
@@ -106,6 +107,7 @@ class Loop:
         self._ledger_due_s = 0.0
         atexit.register(_write_ledger_of, weakref.ref(self))
         generation.on_leave(self._let_go)
+        be_watched(self._ledger)
         self._journal.write("start", rank=self._peers.rank, world=self._peers.world, pid=os.getpid())
         self._preemption.listen()
         with self._ledger.within(ledger.RESTORE):
@@ -218,6 +220,18 @@ def _write_ledger_of(loop: "weakref.ref[Loop]") -> None:
     alive = loop()
     if alive is not None:
         alive._write_ledger()
+
+
+def be_watched(ledger: ledger.Ledger) -> None:
+    """Where an agent watches, show it what this worker does, and let it look into this process."""
+    folder, dump = os.environ.get(names.ENV_MEMORY), os.environ.get(names.ENV_STACKS)
+    if folder:
+        own = Path(folder, f"rank{os.environ.get('RANK', '0')}")
+        ledger.show(Status(own.with_suffix(".status")).say)
+        # A worker ends without taking its memory apart, so the server may go on to the end.
+        stacks.serve_debug(own.with_suffix(".sock"), stop_at_exit=False)
+    if dump:
+        stacks.dump_on_signal(Path(dump))
 
 
 def memory_of_environment(peers: Peers) -> Memory | None:

@@ -33,12 +33,17 @@ def dump_on_signal(path: Path, signum: int = STACKS_SIGNAL) -> None:
         before.close()
 
 
-def serve_debug(socket: Path) -> bool:
+def serve_debug(socket: Path, *, stop_at_exit: bool = True) -> bool:
     """Answer questions about stacks and collectives on a Unix socket; False where torch cannot.
+
+    `stop_at_exit` is needed where the interpreter takes its memory apart before the process ends. Called
+    again for the same socket it changes nothing.
 
     Only this machine's users who may enter the socket's folder can ask. Nothing that is asked changes
     the process. The recorder remembers the last `TORCH_FR_BUFFER_SIZE` collectives (2,000 in torch 2.13).
     """
+    if _kept.get("socket") == socket:
+        return True
     try:
         from torch._C._distributed_c10d import _WorkerServer
     except ImportError:
@@ -48,8 +53,8 @@ def serve_debug(socket: Path) -> bool:
     socket.parent.mkdir(parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
     before, server = _kept.get("server"), _WorkerServer(str(socket))
-    _kept["server"] = server
-    if before is None:
+    _kept["server"], _kept["socket"] = server, socket
+    if before is None and stop_at_exit:
         # A server thread that outlives the interpreter would answer from memory that is gone.
         atexit.register(stop_serving)
     return True
@@ -57,6 +62,6 @@ def serve_debug(socket: Path) -> bool:
 
 def stop_serving() -> None:
     """Stop answering; does nothing when nothing was served."""
-    server = _kept.pop("server", None)
+    server, _ = _kept.pop("server", None), _kept.pop("socket", None)
     if server is not None:
         server.shutdown()

@@ -1,0 +1,111 @@
+"""Looks at a group's workers now and then, and says when it hangs and who holds it up."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tradewind.agent.group import Group
+from tradewind.agent.job import Job
+from tradewind.agent.worker import Worker
+from tradewind.diagnose.hang import STOPPED, Hang, HangDetector
+from tradewind.diagnose.process import read_process
+from tradewind.diagnose.stacks import collectives, python_stacks
+
+
+class HangWatch:
+    """Feeds a `HangDetector` from journals, status pages and `/proc`; times are `time.time()`.
+
+    A group is watched once each of its ranks has made a loop: a script without one gives no signs.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.look_at: float | None = None
+        """When to look next, on the monotonic clock; None while there is nothing to look at."""
+        self._detector = HangDetector((), time.time())
+        self._group: Group | None = None
+        self._started: set[int] = set()
+        self._phases: dict[int, str] = {}
+
+    def begin(self, group: Group, step: int) -> None:
+        """Watch a new group, which goes on after `step`."""
+        self._group, self.look_at = group, None
+        self._started.clear()
+        self._phases.clear()
+        self._detector.renew(range(group.size), time.time(), step)
+
+    def journal(self, rank: int, entry: dict[str, Any]) -> None:
+        """Take in one entry of a rank's journal."""
+        if entry["kind"] == "step":
+            self._detector.observe(rank, int(entry["step"]), float(entry["t"]))
+        elif entry["kind"] == "start" and self._group is not None:
+            self._started.add(rank)
+            if len(self._started) == self._group.size:
+                self._look_later()
+
+    def _look_later(self) -> None:
+        self.look_at = time.monotonic() + self._detector.look_every_s()
+
+    def look(self) -> Hang | None:
+        """Look at every worker; the hang, if there is one by now."""
+        due, now = self.look_at or time.monotonic(), time.time()
+        late_s = time.monotonic() - due
+        if late_s > 1.0:
+            self._detector.excuse(late_s)  # This process did not get to run either.
+        for worker in self._at_work():
+            self._look_at(worker, now)
+        self._look_later()
+        return self._detector.overdue(now)
+
+    def stop(self) -> None:
+        """Look no more at this group."""
+        self.look_at = None
+
+    def _at_work(self) -> Iterable[Worker]:
+        return [w for w in self._group or () if w.running and not w.parked]
+
+    def _look_at(self, worker: Worker, now: float) -> None:
+        process = read_process(worker.pid)
+        if process is None:
+            return
+        self._detector.look(worker.rank, now, process.state, process.cpu_s)
+        phase = read_phase(self.job.status(worker.rank))
+        if phase and phase != self._phases.get(worker.rank):
+            self._phases[worker.rank] = phase
+            self._detector.enter(worker.rank, phase, now)
+
+    def evidence(self, attempt: int) -> dict[str, Any]:
+        """Stacks (as files) and entered collectives of every worker that still answers."""
+        workers = [w for w in self._at_work() if not is_stopped(w)]
+        if not workers:
+            return {"stacks": {}, "collectives": {}}
+        paths = [self.job.stacks(attempt, w.rank) for w in workers]
+        with ThreadPoolExecutor(len(workers)) as pool:
+            stacks = list(pool.map(lambda w, path: python_stacks(w.pid, path), workers, paths))
+            entered = list(pool.map(lambda w: collectives(self.job.debug_socket(w.rank)), workers))
+        return {
+            "stacks": {
+                w.rank: str(path) for w, path, found in zip(workers, paths, stacks, strict=True) if found
+            },
+            "collectives": {
+                w.rank: msgspec.to_builtins(found) for w, found in zip(workers, entered, strict=True) if found
+            },
+        }
+
+
+def is_stopped(worker: Worker) -> bool:
+    """Whether it can answer nothing, being stopped."""
+    process = read_process(worker.pid)
+    return process is None or process.state == STOPPED
+
+
+def read_phase(path: Path) -> str | None:
+    """The phase that a worker shows on its status page."""
+    try:
+        return path.read_bytes().rstrip(b"\0").decode()
+    except FileNotFoundError:
+        return None

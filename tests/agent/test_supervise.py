@@ -1,0 +1,127 @@
+"""Losing workers: what is kept, what is done again, and what the run says about it; with real processes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agent import training
+from tests.agent.training import Finished
+
+pytestmark = pytest.mark.slow
+
+STEPS_PER_EPOCH = 8
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Finished]:
+    """An undisturbed run of so many workers."""
+    known: dict[int, Finished] = {}
+
+    def run(workers: int) -> Finished:
+        if workers not in known:
+            known[workers] = training.run(tmp_path_factory.mktemp(f"calm{workers}"), workers)
+            assert known[workers].code == 0, known[workers].output
+        return known[workers]
+
+    return run
+
+
+def check_exactly_once(found: Finished, epochs: int = 4) -> None:
+    """Every epoch's committed steps hold every sample exactly once."""
+    committed = found.committed()
+    assert list(committed) == list(range(1, epochs * STEPS_PER_EPOCH + 1))
+    for epoch in range(epochs):
+        steps = range(epoch * STEPS_PER_EPOCH + 1, (epoch + 1) * STEPS_PER_EPOCH + 1)
+        assert sorted(sample for step in steps for sample in committed[step]) == list(range(96))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_is_replaced_and_the_other_keeps_its_process(
+    rank: int, tmp_path: Path, calm: Callable[[int], Finished]
+) -> None:
+    """After kill -9 only that rank gets a new process, at most one step is done again, and the weights agree."""
+    found = training.run(tmp_path, 2, PLAN=f"KILL=13/{rank}")
+    assert found.code == 0, found.output
+    before, after = found.pids(0), found.pids(1)
+    assert before[1 - rank] == after[1 - rank]
+    assert before[rank] != after[rank]
+    resumes = found.of("resume")
+    assert {event.data["tier"] for event in resumes} == {"memory"}
+    assert {event.data["step"] for event in resumes} <= {11, 12}
+    assert found.weights == calm(2).weights
+    check_exactly_once(found)
+    assert len(found.of("recovered")) == 1
+
+
+def test_a_stopped_worker_is_named_and_replaced(tmp_path: Path, calm: Callable[[int], Finished]) -> None:
+    """SIGSTOP of one rank is found to be a hang of that rank, with the other's stacks, and is recovered from."""
+    found = training.run(tmp_path, 2, PLAN="STOP=20/1")
+    assert found.code == 0, found.output
+    (hang,) = found.of("hang")
+    assert hang.data["ranks"] == [1]
+    assert hang.data["evidence"] == "stopped"
+    assert "Thread" in Path(hang.data["stacks"]["0"]).read_text()
+    (failure,) = found.of("failure")
+    assert (failure.rank, failure.data["class"]) == (1, "hang")
+    assert found.weights == calm(2).weights
+    check_exactly_once(found)
+
+
+def test_a_run_grows_and_shrinks_in_place(tmp_path: Path) -> None:
+    """From 2 workers to 3 and to 1: no sample is lost or repeated, and rank 0 keeps its process."""
+    process = training.start(tmp_path, 2, PLAN="SLOW=0.05", EPOCHS="6")
+    for workers in (3, 1):
+        wait_for_steps(tmp_path, more_than=count_lines(tmp_path) + 6)
+        training.resize(tmp_path, workers)
+    found = training.finish(tmp_path, process)
+    assert found.code == 0, found.output
+    assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 3, 1]
+    assert len({found.pids(attempt)[0] for attempt in range(3)}) == 1
+    assert not found.of("failure")
+    check_exactly_once(found, epochs=6)
+
+
+def count_lines(folder: Path) -> int:
+    """Lines of samples written so far, by all ranks."""
+    return sum(len(path.read_text().splitlines()) for path in (folder / "out").glob("samples.*"))
+
+
+def wait_for_steps(folder: Path, more_than: int) -> None:
+    """Return once the workers have written more lines than this."""
+    deadline = time.monotonic() + 120
+    while count_lines(folder) <= more_than:
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.02)
+
+
+def test_a_bug_that_comes_back_ends_the_run(tmp_path: Path) -> None:
+    """The same exception in the same step after a resume stops the run with "do not retry", naming it."""
+    found = training.run(tmp_path, 2, PLAN="BUG=5/1")
+    assert found.code == 65, found.output
+    assert [event.data["action"] for event in found.of("verdict")] == ["restart_in_place", "stop"]
+    assert "ValueError: this step always fails" in found.of("verdict")[-1].data["reason"]
+    assert found.of("failure")[0].rank == 1
+
+
+PLAIN = """
+import os, signal
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+if dist.get_rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    os.kill(os.getpid(), signal.SIGKILL)
+dist.all_reduce(torch.ones(1))
+"""
+
+
+def test_a_script_without_a_loop_starts_afresh(tmp_path: Path) -> None:
+    """A plain torchrun script is not entered twice by one process: both ranks get new ones."""
+    found = training.run(tmp_path, 2, PLAIN)
+    assert found.code == 0, found.output
+    assert not set(found.pids(0).values()) & set(found.pids(1).values())
+
+
+def test_nothing_is_left_in_shared_memory(calm: Callable[[int], Finished]) -> None:
+    """The memory tier of a run is gone when the run has ended."""
+    assert not list(Path("/dev/shm").glob(f"tradewind-*/{calm(2).run.id}"))
