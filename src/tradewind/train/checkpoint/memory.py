@@ -72,7 +72,9 @@ class Memory:
         self._layout: Layout | None = None
         self._targets: dict[Slot, tuple[Layout, int, list[torch.Tensor]]] = {}
         self._spare: Future[Slot] | None = None
-        self._helper: ThreadPoolExecutor | None = None
+        # Two, because a stage may wait for memory, and sealing waits for the end of the stage.
+        self._making = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
+        self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
         self._num_staged = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
@@ -151,12 +153,7 @@ class Memory:
         needed = 2 + sum(slot.pins > 0 for slot in self._slots)
         if self._spare is None and len(self._slots) < needed and self._layout is not None:
             index, size = len(self._slots), self._layout.size
-            self._spare = self._background().submit(self._make_slot, index, size)
-
-    def _background(self) -> ThreadPoolExecutor:
-        if self._helper is None:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
-        return self._helper
+            self._spare = self._making.submit(self._make_slot, index, size)
 
     def _after_stage(self, slot: Slot, header: image.Header) -> None:
         self._reserve()
@@ -164,7 +161,7 @@ class Memory:
             found = [sums.of_chunk(slot.view[start:stop]) for start, stop in image.chunk_spans(header)]
             image.write_seal(slot.view, header, found)
         else:
-            self._background().submit(self._seal, slot, header)
+            self._sealing.submit(self._seal, slot, header)
         self._num_staged += 1
         if self._num_staged == 2 and self.worker.local_rank == 0:
             self._drop_strangers()
@@ -184,7 +181,8 @@ class Memory:
 
     def settle(self) -> None:
         """Wait until the newest image is sealed and the memory to come is there."""
-        self._background().submit(lambda: None).result()
+        for threads in (self._making, self._sealing):
+            threads.submit(lambda: None).result()
 
     def _drop_strangers(self) -> None:
         """Free what a larger world left here; all workers have staged once, so nobody starts from it."""
@@ -240,23 +238,22 @@ class Memory:
             staged.slot.pins -= 1
 
     def clear(self) -> None:
-        """Remove the images of all workers of this host."""
+        """Remove the images of all workers of this host, none of which stages any more."""
         self.close()
         for path in self.folder.glob(f"local*{image.SUFFIX}"):
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the images, which stay."""
+        """Stage no more. The images stay."""
         self._closing.set()
-        if self._helper is not None:
-            self._helper.shutdown()
+        self._making.shutdown()
+        self._sealing.shutdown()
         self._targets.clear()
         if self._spare is not None and self._spare.exception() is None:
             self._slots.append(self._spare.result())
         for slot in self._slots:
             slot.close()
-        self._slots, self._spare, self._helper = [], None, None
-        self._closing.clear()
+        self._slots, self._spare = [], None
 
 
 def _age(slot: Slot) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from tradewind.train.checkpoint.tensorfile import Piece
 from tradewind.train.checkpoint.tree import Flattener, Tensors, to_json
 
 SHARED_TREE = "shared.json"
-_SMALLEST = 1 << 20
-"""Less than this is not worth a file, or a slice, of its own."""
+_SMALLEST_PART = 1 << 20
+_SMALLEST_SLICE = 256 << 10
+"""Less is not worth a file, or a key in it, of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,8 @@ def divide(pieces: Iterable[Piece], count: int) -> list[list[Piece]]:
     """
     known = list(pieces)
     total = sum(piece.nbytes for piece in known)
-    used = max(1, min(count, total // _SMALLEST))
-    limit = max(_SMALLEST, total // (4 * used)) if used > 1 else total
+    used = max(1, min(count, total // _SMALLEST_PART))
+    limit = max(_SMALLEST_SLICE, total // (4 * used)) if used > 1 else total
     slices = [part for piece in known for part in _slices(piece, limit)]
     parts: list[list[Piece]] = [[] for _ in range(count)]
     heap = [(0, index) for index in range(used)]

@@ -12,8 +12,8 @@ import torch
 
 from tradewind.train.checkpoint.tree import Flattener, to_json
 
-_NUMBERS = frozenset({type(None), bool, int, str, float})
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
+_BRANCHES = (dict, OrderedDict, list, tuple)
 
 
 class _Changed(Exception):
@@ -21,7 +21,7 @@ class _Changed(Exception):
 
 
 class _Unit:
-    """In a plan: a number, a string, or a list or tuple of them."""
+    """In a plan: a value without tensors, encoded every time."""
 
 
 class _Leaf:
@@ -38,7 +38,8 @@ class _Branch:
 
 @dataclass
 class _Known:
-    tree: Any
+    root: list[Any]
+    """The tree, in a list, so that it can be replaced whole."""
     plan: Any
     names: list[str] = field(default_factory=list)
     """Of the tensors, in the order in which they are first met."""
@@ -73,20 +74,25 @@ class Recall:
     def _again(state: Any, known: _Known) -> tuple[Flattener, bytes, tuple[Any, ...]]:
         leaves: list[torch.Tensor] = []
         units: list[Any] = []
-        _walk(state, known.plan, leaves, units)
+        if known.plan is _Unit:
+            units.append(state)
+        else:
+            _walk(state, known.plan, leaves, units)
         if _memory_of(leaves) != known.memory:
             raise _Changed
         flattener = Flattener()
         for (container, key), unit in zip(known.places, units, strict=True):
             container[key] = flattener.encode(unit)
+        if flattener.tensors:
+            raise _Changed  # something that had no tensors has some now
         flattener.tensors = {
             name: leaves[index] for name, index in zip(known.names, known.first, strict=True)
         }
-        return flattener, to_json(known.tree), known.form
+        return flattener, to_json(known.root[0]), known.form
 
     def _learn(self, state: Any, tree: Any, flattener: Flattener, form: tuple[Any, ...]) -> None:
         root = [tree]
-        known = _Known(tree, None, form=form)
+        known = _Known(root, None, form=form)
         leaves: list[torch.Tensor] = []
         try:
             known.plan = _plan(state, root, 0, known, leaves)
@@ -121,22 +127,32 @@ def _memory_of(leaves: list[torch.Tensor]) -> tuple[Any, ...]:
 def _plan(value: Any, container: Any, key: Any, known: _Known, leaves: list[torch.Tensor]) -> Any:
     """What to expect of a value whose encoding is `container[key]`."""
     kind, encoded = type(value), container[key]
-    if _is_unit(value):
-        known.places.append((container, key))
-        return _Unit
     if kind in _TENSORS:
-        # Other dtypes are stored through a copy, and tensors of other kinds have places of their own.
-        name = encoded.get("$tensor")
-        if name is None or not value.data_ptr():
-            raise _Changed
-        if name not in known.names:
-            known.names.append(name)
-            known.first.append(len(leaves))
-        leaves.append(value)
-        return _Leaf
-    items = _children(value, encoded)
-    children = [_plan(item, inner, at, known, leaves) for item, inner, at in items]
-    return _Branch(kind, _keys(value, kind), children)
+        return _leaf(value, encoded, known, leaves)
+    mark = len(known.places)
+    if kind in _BRANCHES:
+        children = [_plan(item, inner, at, known, leaves) for item, inner, at in _children(value, encoded)]
+        if any(child is not _Unit for child in children):
+            return _Branch(kind, _keys(value, kind), children)
+    else:
+        alone = Flattener()
+        alone.encode(value)
+        if alone.tensors:
+            raise _Changed  # an array, a DTensor, rows: looked at anew every time
+    known.places[mark:] = [(container, key)]
+    return _Unit
+
+
+def _leaf(value: torch.Tensor, encoded: Any, known: _Known, leaves: list[torch.Tensor]) -> Any:
+    # Other dtypes are stored through a copy, and an empty tensor's memory tells nothing.
+    name = encoded.get("$tensor")
+    if name is None or not value.data_ptr():
+        raise _Changed
+    if name not in known.names:
+        known.names.append(name)
+        known.first.append(len(leaves))
+    leaves.append(value)
+    return _Leaf
 
 
 def _children(value: Any, encoded: Any) -> list[tuple[Any, Any, Any]]:
@@ -147,15 +163,8 @@ def _children(value: Any, encoded: Any) -> list[tuple[Any, Any, Any]]:
     if kind in (dict, OrderedDict):
         pairs = encoded["$dict" if kind is dict else "$ordered"]
         return [(item, pair, 1) for item, pair in zip(value.values(), pairs, strict=True)]
-    if kind in (list, tuple):
-        items = encoded if kind is list else encoded["$tuple"]
-        return [(item, items, index) for index, item in enumerate(value)]
-    raise _Changed
-
-
-def _is_unit(value: Any) -> bool:
-    kind = type(value)
-    return kind in _NUMBERS or (kind in (list, tuple) and _NUMBERS.issuperset(map(type, value)))
+    items = encoded if kind is list else encoded["$tuple"]
+    return [(item, items, index) for index, item in enumerate(value)]
 
 
 def _keys(value: Any, kind: type) -> list[Any]:
@@ -174,8 +183,6 @@ def _walk(value: Any, plan: _Branch, leaves: list[torch.Tensor], units: list[Any
                 raise _Changed
             leaves.append(item)
         elif child is _Unit:
-            if not _is_unit(item):
-                raise _Changed
             units.append(item)
         else:
             _walk(item, child, leaves, units)
