@@ -78,7 +78,7 @@ def list_files(root: Path) -> list[File]:
     """
     base, own = os.path.realpath(root), os.path.realpath(home())
     listed = git_names(root)
-    names = itertools.islice(walk(root), MAX_FILES + 1) if listed is None else listed
+    names = itertools.islice(walk(base, own), MAX_FILES + 1) if listed is None else listed
     within = functools.cache(lambda folder: is_real_folder(base, folder))
     found, size = [], 0
     for name in sorted(set(names)):
@@ -144,14 +144,19 @@ def git_names(root: Path) -> list[str] | None:
     return found
 
 
-def walk(root: Path) -> Iterator[str]:
-    """Every file that is not hidden, not in a virtual environment and not a build product."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if keep(f) and not os.path.exists(f"{folder}/{f}/pyvenv.cfg")]
+def walk(base: str, own: str) -> Iterator[str]:
+    """Every file that is not hidden, not ours, not in a virtual environment and not a build product."""
+    for folder, folders, files in os.walk(base):
+        folders[:] = [f for f in folders if keep(f) and f"{folder}/{f}" != own and not is_venv(folder, f)]
         links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
         for name in (*files, *links):
             if not name.startswith("."):
-                yield os.path.relpath(os.path.join(folder, name), root)
+                yield os.path.relpath(os.path.join(folder, name), base)
+
+
+def is_venv(folder: str, name: str) -> bool:
+    """Whether this is a virtual environment of Python."""
+    return os.path.exists(f"{folder}/{name}/pyvenv.cfg")
 
 
 def keep(folder: str) -> bool:
