@@ -14,6 +14,9 @@ from tradewind import names
 if TYPE_CHECKING:
     from tradewind.store import Run
 
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
+"""What torchrun says that it passes on, for a launcher inside of a worker."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run on this host: the command of every worker and the rules for keeping it alive."""
@@ -127,6 +130,7 @@ def worker_environment(
         "TORCHELASTIC_MAX_RESTARTS": str(job.max_restarts),
         "TORCHELASTIC_RUN_ID": job.run,
         "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": env.get("TORCHELASTIC_SIGNALS_TO_HANDLE", SIGNALS),
         "TORCHELASTIC_ERROR_FILE": str(job.error_file(attempt, rank)),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": env.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
         names.ENV_RUN: job.run,

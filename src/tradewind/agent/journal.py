@@ -1,10 +1,42 @@
 """Reading files that workers append to: whole lines only, each exactly once."""
 
-import contextlib
-import json
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
+
+
+class Entry(msgspec.Struct):
+    """What every journal entry has."""
+
+    t: float
+    kind: str
+
+
+class Step(msgspec.Struct):
+    """What an entry about a step has besides."""
+
+    step: int
+
+
+class Metric(msgspec.Struct):
+    """What a metric has besides; numbers that JSON lacks are words."""
+
+    step: int
+    name: str
+    value: float | Literal["nan", "inf", "-inf"]
+
+
+class Meter(msgspec.Struct):
+    """What a cumulative ledger has besides."""
+
+    buckets: dict[str, float]
+    wall_s: float
+
+
+_SHAPES: dict[str, type] = {"step": Step, "checkpoint": Step, "metric": Metric, "ledger": Meter}
 
 
 class LineTail:
@@ -39,14 +71,20 @@ class JournalTail:
         self._lines = LineTail(path)
 
     def read(self) -> list[dict[str, Any]]:
-        """New entries; a line torn by a kill is skipped, since nothing was committed by it."""
-        entries = []
-        for line in self._lines.read():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and "kind" in entry and "t" in entry:
-                    entries.append(entry)
-        return entries
+        """New entries."""
+        return [entry for line in self._lines.read() if (entry := parse(line)) is not None]
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The entry on a line; None when it is not one, since whatever a worker writes must not end its agent."""
+    try:
+        body = msgspec.json.decode(line)
+        entry = msgspec.convert(body, Entry)
+        if entry.kind in _SHAPES:
+            msgspec.convert(body, _SHAPES[entry.kind])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return body if math.isfinite(entry.t) else None
 
 
 def make_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from tradewind.errors import TradewindError
 
 LOCK = "agent.lock"
+_WHOLE_FILE = (os.SEEK_SET, 0, 0, 0)
+_FORM = "hhqqi4x"
+"""C's `struct flock`: type, whence, start, length, process."""
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def held(run_dir: Path) -> Iterator[None]:
     fd = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FORM, fcntl.F_WRLCK, *_WHOLE_FILE))
         except BlockingIOError:
             raise TradewindError(f"{run_dir}: an agent is already running this run") from None
         yield
@@ -29,15 +33,17 @@ def held(run_dir: Path) -> Iterator[None]:
 
 
 def is_held(run_dir: Path) -> bool:
-    """Whether some agent is alive and runs this run."""
+    """Whether some agent is alive and runs this run.
+
+    It asks without locking: a lock tried for an instant would turn away an agent that starts just then.
+    """
     try:
         fd = os.open(run_dir / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        asked = struct.pack(_FORM, fcntl.F_WRLCK, *_WHOLE_FILE)
+        kind: int = struct.unpack(_FORM, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
     finally:
         os.close(fd)
-    return False
+    return kind != fcntl.F_UNLCK

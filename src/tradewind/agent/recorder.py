@@ -1,10 +1,13 @@
 """From what ranks journal and the agent sees to rows of the store, written a batch at a time."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from tradewind.errors import StoreError
 
 if TYPE_CHECKING:
     from tradewind.diagnose.first_failure import Failure
@@ -47,6 +50,7 @@ class Recorder:
         self._stepped: set[int] = set()
         self._reached: dict[int, int] = {}
         self._failed_s: float | None = None
+        self._lost_s: float | None = None
 
     def attempt_started(self, index: int, t_s: float, data: dict[str, Any]) -> None:
         """A new attempt's workers were just started."""
@@ -174,14 +178,27 @@ class Recorder:
             self.progress.metrics[name] = value
 
     def flush(self) -> None:
-        """Write everything queued so far."""
-        writes, self._writes = self._writes, []
-        for write in writes:
-            write()
-        if self._events:
-            events, self._events = self._events, []
-            self.store.add_events(events)
-        if self._metrics:
-            metrics, self._metrics = self._metrics, []
-            self.store.add_metrics(metrics)
+        """Write everything queued so far; what the store cannot take now is kept for the next time."""
+        try:
+            self._write()
+            if self._lost_s is not None:
+                self.event("store_lost", t_s=self._lost_s, data={"seconds": time.time() - self._lost_s})
+                self._lost_s = None
+                self._write()
+        except StoreError as error:
+            if self._lost_s is None:
+                self._lost_s = time.time()
+                print(f"tradewind: {error}; the run goes on, and is recorded once it does", file=sys.stderr)
+            return
         self.dirty = False
+
+    def _write(self) -> None:
+        while self._writes:
+            self._writes[0]()
+            del self._writes[0]
+        if self._events:
+            self.store.add_events(self._events)
+            self._events = []
+        if self._metrics:
+            self.store.add_metrics(self._metrics)
+            self._metrics = []

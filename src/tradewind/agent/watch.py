@@ -5,7 +5,8 @@ import errno
 import os
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 _IN_MODIFY = 0x2
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
+_ASKING = (signal.SIGINT, signal.SIGTERM)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,15 +50,27 @@ class FolderWatch:
         os.close(self.fd)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until `Signals` listens, so that none is lost while an agent starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Signals:
     """SIGINT and SIGTERM as something to select on, with the earlier handlers put back at the end.
 
-    Works only in the main thread, as Python's signal handling does.
+    Works only in the main thread, as Python's signal handling does. Signals that were held back (blocked)
+    until now arrive now.
     """
 
-    def __init__(self, signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM)) -> None:
+    def __init__(self, signals: Iterable[int] = _ASKING) -> None:
         self.fd, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[int, Any] = {s: signal.signal(s, self._handle) for s in signals}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         os.write(self._write, struct.pack("B", signum))

@@ -3,24 +3,38 @@
 import contextlib
 import os
 import selectors
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tradewind.agent.journal import LineTail
 from tradewind.agent.watch import FolderWatch
-from tradewind.errors import NotFoundError
+from tradewind.errors import NotFoundError, TradewindError
 from tradewind.names import LOGS_DIR
 
 if TYPE_CHECKING:
     from tradewind.store import Run, Store
 
 
+def attempt_folders(run: "Run") -> list[Path]:
+    """The log folders of a run's attempts, oldest first."""
+    return sorted(Path(run.dir, LOGS_DIR).glob("attempt*"), key=lambda p: int(p.name[7:]))
+
+
 def log_files(run: "Run", rank: int | None, attempt: int | None) -> list[Path]:
     """The logs of one attempt (the last by default), by rank."""
-    folders = sorted(Path(run.dir, LOGS_DIR).glob("attempt*"), key=lambda p: int(p.name[7:]))
-    if attempt is not None:
-        folders = [f for f in folders if f.name == f"attempt{attempt}"]
-    files = sorted(folders[-1].glob("rank*.log"), key=lambda p: int(p.stem[4:])) if folders else []
+    folders = [f for f in attempt_folders(run) if attempt is None or is_of(f, attempt)]
+    return rank_logs(folders[-1], rank) if folders else []
+
+
+def is_of(folder: Path, attempt: int) -> bool:
+    """Whether this folder holds the logs of that attempt."""
+    return folder.name == f"attempt{attempt}"
+
+
+def rank_logs(folder: Path, rank: int | None) -> list[Path]:
+    """The logs in one attempt's folder, by rank."""
+    files = sorted(folder.glob("rank*.log"), key=lambda p: int(p.stem[4:]))
     return [f for f in files if rank is None or f.stem == f"rank{rank}"]
 
 
@@ -44,39 +58,44 @@ def print_logs(run: "Run", store: "Store", rank: int | None, attempt: int | None
 
 
 def follow_logs(run: "Run", rank: int | None, attempt: int | None) -> None:
-    """Print logs as they grow, through every attempt, until the run's agent ends."""
+    """Print logs as they grow, from the last attempt on, until the run's agent ends.
+
+    Raises TradewindError when the run was never started.
+    """
+    if run.pid is None:
+        raise TradewindError(f"run {run.id} has not been started, so it has no logs yet")
+    root = Path(run.dir, LOGS_DIR)
+    root.mkdir(exist_ok=True)
+    earlier = attempt_folders(run)[:-1]
     tails: dict[Path, LineTail] = {}
-    seen: set[Path] = set()
-    with selectors.DefaultSelector() as selector, FolderWatch() as files, contextlib.ExitStack() as stack:
+    with FolderWatch() as files:
+        files.add(root)
+        for ended in wakes(run.pid, files):
+            folders = attempt_folders(run)
+            for folder in folders:
+                files.add(folder)
+            wanted = (f for f in folders if (f not in earlier if attempt is None else is_of(f, attempt)))
+            for file in [log for folder in wanted for log in rank_logs(folder, rank)]:
+                for line in tails.setdefault(file, LineTail(file)).read(last=ended):
+                    print_line(file, line, alone=rank is not None)
+
+
+def wakes(pid: int, files: FolderWatch) -> Iterator[bool]:
+    """False now and whenever a watched file was written; True, as the last, once the process has ended."""
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(files.fd, selectors.EVENT_READ, "files")
+        ended = True
         with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(run.pid or 0)
+            pidfd = os.pidfd_open(pid)
             stack.callback(os.close, pidfd)
             selector.register(pidfd, selectors.EVENT_READ, "end")
-        selector.register(files.fd, selectors.EVENT_READ, "files")
-        root = Path(run.dir, LOGS_DIR)
-        root.mkdir(exist_ok=True)
-        files.add(root)
-        ended = len(selector.get_map()) == 1
-        while True:
-            for folder in set(root.glob("attempt*")) - seen:
-                seen.add(folder)
-                files.add(folder)
-            read_new(run, rank, attempt, tails, last=ended)
-            if ended:
-                return
+            ended = False
+        while not ended:
+            yield False
             ended = any(key.data == "end" for key, _ in selector.select())
             files.drain()
-
-
-def read_new(
-    run: "Run", rank: int | None, attempt: int | None, tails: dict[Path, LineTail], last: bool
-) -> None:
-    """Print what was appended to any log since the last call."""
-    for file in log_files(run, rank, attempt):
-        tails.setdefault(file, LineTail(file))
-    for file, tail in tails.items():
-        for line in tail.read(last=last):
-            print_line(file, line, alone=rank is not None)
+        yield True
 
 
 def print_line(file: Path, line: bytes, alone: bool) -> None:

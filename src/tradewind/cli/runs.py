@@ -265,10 +265,12 @@ def launch(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
         return ExitCode.OK
     from tradewind.agent import job_of, supervise
     from tradewind.agent.lock import held
+    from tradewind.agent.watch import held_back
     from tradewind.cli.live import Watcher
 
     job = job_of(run)
-    with held(Path(run.dir)), Watcher(job, run, quiet=output == "json") as watcher:
+    with held_back(), held(Path(run.dir)), Watcher(job, run, quiet=output == "json") as watcher:
+        store.update_run(run.id, pid=os.getpid())
         outcome = supervise(job, store, watcher)
     if output == "json":
         emit(row(store.run(run.id), time.time()) | {"reason": outcome.reason}, output)

@@ -1,33 +1,35 @@
 """Which rank failed first, and why: the others mostly report that it was gone."""
 
-import json
-import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-TAIL_BYTES = 64 * 1024
-TAIL_LINES = 40
+from tradewind.diagnose.last_words import from_crash, from_error_file, from_log
+from tradewind.names import ExitCode
 
-_TRACEBACK = "Traceback (most recent call last):"
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?$")
-_RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
 _PEER_LOST = (
-    "Connection closed by peer",
+    "Connection closed by",
     "Connection reset by peer",
-    "Broken pipe",
-    "remote process exited",
-    "Timed out waiting",
     "Connection refused",
+    "Broken pipe",
+    "Socket closed",
+    "Timed out waiting",
+    "timeout caused pair closure",
+    "remote process exit",
     "NCCL communicator was aborted",
+    "Watchdog caught collective operation timeout",
     "The client socket has timed out",
+    "waiting for clients",
     "recvValue failed",
+    "sendBytes failed",
 )
-_SYNTAX = ("SyntaxError:", "IndentationError:", "TabError:")
+"""What torch.distributed says when a peer is gone; Python's own ConnectionError is about something else."""
+_TORCH_TYPES = ("RuntimeError", "Dist", "c10", "std")
+_NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 _HOPELESS = ("SyntaxError", "IndentationError", "TabError", "ModuleNotFoundError", "ImportError")
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class RankExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,25 +84,48 @@ def is_own_failure(ended: RankExit) -> bool:
     """Whether this rank failed by itself; one that was told to end counts only if it raised before."""
     if ended.told:
         return bool(ended.exception) and classify(ended) != "peer_lost"
-    return ended.exit_code not in (0, 75)
+    return ended.exit_code not in (ExitCode.OK, ExitCode.REQUEUE)
 
 
 def classify(ended: RankExit) -> str:
     """The class of one rank's failure."""
-    name = ended.exception.split(":", 1)[0].rsplit(".", 1)[-1]
-    if "OutOfMemory" in name or name == "MemoryError" or "out of memory" in ended.exception:
+    name = type_name(ended.exception)
+    if "OutOfMemory" in name or name == "MemoryError" or any(m in ended.exception for m in _NO_MEMORY):
         return "out_of_memory"
-    if any(mark in ended.exception for mark in _PEER_LOST):
+    if is_peer_lost(ended):
         return "peer_lost"
     if name in _HOPELESS:
         return "import"
     if ended.exit_code < 0 and not ended.told:
-        return "killed" if -ended.exit_code in (signal.SIGKILL, signal.SIGTERM) else "crash"
-    if ended.exit_code == 65:
+        return "killed" if -ended.exit_code in _FROM_OUTSIDE else "crash"
+    if ended.exit_code == ExitCode.DO_NOT_RETRY:
         return "data"
     if ended.exception:
         return "exception"
-    return "usage" if ended.exit_code == 2 else "exit"
+    return "usage" if ended.exit_code == ExitCode.USAGE else "exit"
+
+
+def type_name(exception: str) -> str:
+    """The type of a `Type: message`, without its module."""
+    return exception.partition(": ")[0].rsplit(".", 1)[-1]
+
+
+def is_peer_lost(ended: RankExit) -> bool:
+    """Whether it all began with torch.distributed saying that a peer was gone.
+
+    It may say so in an exception that a later one was raised from, or below a message's first line.
+    """
+    if not ended.exception:
+        return False
+    said = [line for line in (ended.exception, *ended.text.splitlines()) if is_of_torch(line)]
+    if is_of_torch(ended.exception):
+        said.append(ended.text.rpartition(ended.exception)[2])
+    return any(mark in words for words in said for mark in _PEER_LOST)
+
+
+def is_of_torch(line: str) -> bool:
+    """Whether a line is an exception of a type that torch.distributed raises."""
+    return type_name(line).startswith(_TORCH_TYPES)
 
 
 def describe_exit(exit_code: int) -> str:
@@ -119,64 +144,14 @@ def read_exit(
     rank: int, exit_code: int, t_s: float, *, told: bool, log: Path, error_file: Path | None = None
 ) -> RankExit:
     """One rank's end, with what its log and torch's error file say about it."""
-    text, exception = from_log(log)
-    if exit_code < 0 and not told:
-        exception = ""  # A traceback before a signal from outside was handled; it is not why the rank ended.
-    stamp = t_s
-    if error_file is not None and error_file.exists():
-        recorded = from_error_file(error_file)
-        if recorded is not None:
-            exception, text, raised_s = recorded[0], recorded[1] or text, recorded[2]
-            stamp = min(t_s, raised_s or t_s)
-    return RankExit(rank=rank, exit_code=exit_code, t_s=stamp, told=told, text=text, exception=exception)
-
-
-def from_log(log: Path) -> tuple[str, str]:
-    """The last traceback of a log and its exception line, or its last lines and nothing."""
-    lines = [_RANK_PREFIX.sub("", line) for line in tail(log)]
-    starts = [i for i, line in enumerate(lines) if line.startswith(_TRACEBACK) and not is_ignored(lines, i)]
-    if starts:
-        for i in range(starts[-1] + 1, len(lines)):
-            if _EXCEPTION.match(lines[i]):
-                return "\n".join(lines[starts[-1] : i + 1][-TAIL_LINES:]), lines[i]
-    for line in reversed(lines):
-        if line.startswith(_SYNTAX):
-            return "\n".join(lines[-TAIL_LINES:]), line
-    return "\n".join(lines[-TAIL_LINES:]), ""
-
-
-def is_ignored(lines: Sequence[str], i: int) -> bool:
-    """Whether the traceback that starts at `i` is one that Python only reports: raised while tearing down."""
-    return i > 0 and lines[i - 1].startswith(("Exception ignored", "Error in atexit"))
-
-
-def tail(log: Path) -> list[str]:
-    """The last lines of a log, without reading all of it."""
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            data = file.read()
-    except FileNotFoundError:
-        return []
-    return data.decode(errors="replace").splitlines()
-
-
-def from_error_file(path: Path) -> tuple[str, str, float | None] | None:
-    """Exception, traceback and time from the file that torch.distributed.elastic's `@record` writes."""
-    try:
-        body: Any = json.loads(path.read_bytes())
-    except ValueError:
-        return None
-    message = body.get("message") if isinstance(body, dict) else None
-    if isinstance(message, str):
-        return message, "", None
-    if not isinstance(message, dict):
-        return None
-    extra = message.get("extraInfo") or {}
-    raised = extra.get("timestamp")
-    return (
-        str(message.get("message", "")),
-        str(extra.get("py_callstack", "")),
-        float(raised) if raised else None,
+    said = from_crash(log) if exit_code < 0 and not told else from_log(log)
+    recorded = from_error_file(error_file) if error_file else None
+    said = recorded or said
+    return RankExit(
+        rank=rank,
+        exit_code=exit_code,
+        t_s=t_s if said.raised_s is None else min(t_s, said.raised_s),
+        told=told,
+        text=said.text,
+        exception=said.exception,
     )

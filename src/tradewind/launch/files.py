@@ -1,5 +1,7 @@
 """Which files are the code of a project, by git semantics; all but hidden ones where there is no git."""
 
+import functools
+import itertools
 import os
 import stat
 import subprocess
@@ -27,11 +29,8 @@ class File(msgspec.Struct, frozen=True):
     mtime_ns: int
     ctime_ns: int
     inode: int
-
-    @property
-    def is_link(self) -> bool:
-        """Whether it is a symbolic link."""
-        return stat.S_ISLNK(self.mode)
+    link: str | None = None
+    """Where it points, when it is a symbolic link."""
 
     @property
     def executable(self) -> bool:
@@ -77,12 +76,16 @@ def list_files(root: Path) -> list[File]:
 
     Raises SpecError when they are too many or too large to be code.
     """
+    base, own = os.path.realpath(root), os.path.realpath(home())
     listed = git_names(root)
-    own = home().resolve()
+    names = itertools.islice(walk(base, own), MAX_FILES + 1) if listed is None else listed
+    within = functools.cache(lambda folder: is_real_folder(base, folder))
     found, size = [], 0
-    for name in sorted(set(walk(root) if listed is None else listed)):
-        file = look(root, name)
-        if file is None or (root / name).is_relative_to(own):
+    for name in sorted(set(names)):
+        if f"{base}/{name}".startswith(f"{own}/") or not within(os.path.dirname(name)):
+            continue
+        file = look(base, name)
+        if file is None:
             continue
         size += file.size
         found.append(file)
@@ -94,19 +97,35 @@ def list_files(root: Path) -> list[File]:
     return found
 
 
-def look(root: Path, name: str) -> File | None:
+def is_real_folder(base: str, folder: str) -> bool:
+    """Whether no part of `folder` under `base` is a link: git still lists what lay in a folder that became one."""
+    path = os.path.join(base, folder) if folder else base
+    return os.path.realpath(path) == path
+
+
+def look(base: str, name: str) -> File | None:
     """One file or link; None when it is deleted, a folder, or something that is not content."""
+    path = f"{base}/{name}"
     try:
-        info = os.lstat(root / name)
+        info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not (stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)):
+    link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else None
+    if link is None and not stat.S_ISREG(info.st_mode):
         return None
+    for text in (name, link or ""):
+        if not is_utf8(text):
+            raise SpecError(f"{base}: the file name {text!r} is not UTF-8; rename it or ignore {name!r}")
+    return File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, link)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the bytes of a file name were text."""
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise SpecError(f"{root}: the file name {name!r} is not UTF-8; rename it or ignore it") from None
-    return File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+        return False
+    return True
 
 
 def git_names(root: Path) -> list[str] | None:
@@ -116,22 +135,28 @@ def git_names(root: Path) -> list[str] | None:
         return None
     found: list[str] = []
     for name in os.fsdecode(listed).split("\0"):
-        if name and os.path.isdir(root / name) and not os.path.islink(root / name):
-            inner = git_names(root / name) if (root / name / ".git").exists() else []
-            found += [os.path.join(name, path) for path in inner or []]
+        path = f"{root}/{name}"
+        if name and os.path.isdir(path) and not os.path.islink(path):
+            inner = git_names(Path(path)) if os.path.exists(f"{path}/.git") else []
+            found += [os.path.join(name, below) for below in inner or []]
         elif name:
             found.append(name)
     return found
 
 
-def walk(root: Path) -> Iterator[str]:
-    """Every file that is not hidden, not in a virtual environment and not a build product."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if keep(f) and not os.path.exists(f"{folder}/{f}/pyvenv.cfg")]
+def walk(base: str, own: str) -> Iterator[str]:
+    """Every file that is not hidden, not ours, not in a virtual environment and not a build product."""
+    for folder, folders, files in os.walk(base):
+        folders[:] = [f for f in folders if keep(f) and f"{folder}/{f}" != own and not is_venv(folder, f)]
         links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
         for name in (*files, *links):
             if not name.startswith("."):
-                yield os.path.relpath(os.path.join(folder, name), root)
+                yield os.path.relpath(os.path.join(folder, name), base)
+
+
+def is_venv(folder: str, name: str) -> bool:
+    """Whether this is a virtual environment of Python."""
+    return os.path.exists(f"{folder}/{name}/pyvenv.cfg")
 
 
 def keep(folder: str) -> bool:

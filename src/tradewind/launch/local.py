@@ -66,11 +66,11 @@ def create(
         checkout(digest, blobs, run_dir / CODE_DIR)
         (run_dir / CODE_DIR / str(stored["workdir"])).mkdir(parents=True, exist_ok=True)
         make_checkpoints(run_dir, stored.get("checkpoint_dir"))
+        run = Run(id=run_id, name=name, created_s=created_s, spec=stored, snapshot=digest, dir=str(run_dir))
+        return store.add_run(run)
     except BaseException:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    run = Run(id=run_id, name=name, created_s=created_s, spec=stored, snapshot=digest, dir=str(run_dir))
-    return store.add_run(run)
 
 
 def make_checkpoints(run_dir: Path, elsewhere: object) -> None:
@@ -107,13 +107,13 @@ def start_detached(run: "Run", store: "Store") -> int:
     reader, writer = os.pipe()
     with log.open("ab") as output, os.fdopen(reader, "rb") as ready:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tradewind.agent", run.id, str(writer)],
+            # -P: a `queue.py` in the project must not take the place of Python's own.
+            [sys.executable, "-P", "-m", "tradewind.agent", run.id, str(writer)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(writer,),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
         os.close(writer)
         if ready.read(1):
@@ -127,6 +127,9 @@ def start_detached(run: "Run", store: "Store") -> int:
 def reconcile(run: "Run", store: "Store") -> "Run":
     """The run, marked failed when its agent on this machine died without saying how it ended."""
     if run.state != "running" or not os.path.isdir(run.dir) or is_held(Path(run.dir)):
+        return run
+    run = store.run(run.id)  # An agent says how the run ended before it lets go of it.
+    if run.state != "running":
         return run
     now = time.time()
     for attempt in store.attempts(run.id):

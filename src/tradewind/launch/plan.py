@@ -1,5 +1,6 @@
 """What a run will ask for and whether it fits here, before anything is written."""
 
+import glob
 import os
 from pathlib import Path
 
@@ -74,4 +75,7 @@ def notes(spec: RunSpec) -> list[str]:
     need_gib = spec.workers * (spec.resources.memory_gib or 0.0)
     if need_gib > memory_gib:
         found.append(f"asks for {need_gib:g} GiB of memory, this machine has {memory_gib:.1f}")
+    gpus, need_gpus = len(glob.glob("/dev/nvidia[0-9]*")), spec.workers * spec.resources.gpus
+    if need_gpus > gpus:
+        found.append(f"asks for {need_gpus} GPUs, this machine has {gpus}")
     return found

@@ -1,6 +1,7 @@
 """The code that ran, kept by content: a tree manifest of blobs, from which the same bytes come back."""
 
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -64,13 +65,13 @@ def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
     files = list_files(root)
     cache_path = cache_file(root, blobs.url, cache_dir) if cache_dir else None
     cache = load_cache(cache_path)
-    known = {f.path: d for f in files if not f.is_link and (d := cached_digest(f, cache, blobs))}
-    new = [f for f in files if not f.is_link and f.path not in known]
+    known = {f.path: d for f in files if f.link is None and (d := cached_digest(f, cache, blobs))}
+    new = [f for f in files if f.link is None and f.path not in known]
     seen_ns = time.time_ns()
     known |= zip((f.path for f in new), blobs.put_files([root / f.path for f in new]), strict=True)
     if cache_path and (new or len(known) != len(cache)):
         save_cache(cache_path, files, known, seen_ns)
-    entries = tuple(entry(root, file, known.get(file.path, "")) for file in files)
+    entries = tuple(entry(file, known.get(file.path, "")) for file in files)
     return blobs.put(msgspec.json.encode(Tree(1, entries)))
 
 
@@ -82,10 +83,10 @@ def cached_digest(file: File, cache: Cache, blobs: "Blobs") -> str | None:
     return found.digest
 
 
-def entry(root: Path, file: File, digest: str) -> Entry:
+def entry(file: File, digest: str) -> Entry:
     """One file's line of the manifest."""
-    if file.is_link:
-        return Entry(file.path, link=os.readlink(root / file.path))
+    if file.link is not None:
+        return Entry(file.path, link=file.link)
     return Entry(file.path, digest, file.size, file.executable)
 
 
@@ -95,12 +96,16 @@ def checkout(digest: str, blobs: "Blobs", dest: Path) -> Tree:
     Raises IntegrityError when stored bytes are damaged or a path would leave `dest`.
     """
     tree = read_tree(digest, blobs)
-    for item in tree.entries:
-        check_inside(item.path, digest)
+    check_paths(tree, digest)
     for folder in sorted({os.path.dirname(item.path) for item in tree.entries}):
         os.makedirs(dest / folder, exist_ok=True)
+
+    def restore_share(first: int) -> None:
+        for item in tree.entries[first::_PARALLEL]:
+            restore(item, blobs, f"{dest}/{item.path}")
+
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        for _ in pool.map(lambda item: restore(item, blobs, f"{dest}/{item.path}"), tree.entries):
+        for _ in pool.map(restore_share, range(_PARALLEL)):
             pass
     return tree
 
@@ -125,16 +130,18 @@ def read_tree(digest: str, blobs: "Blobs") -> Tree:
         raise IntegrityError(f"snapshot {digest}: not a tree manifest: {error}") from None
 
 
-def check_inside(path: str, digest: str) -> None:
-    """Refuse a manifest path that would be written outside of the checkout."""
-    if path.startswith("/") or ".." in Path(path).parts:
-        raise IntegrityError(f"snapshot {digest}: the path {path!r} leaves the checkout")
-
-
-def differences(old: Tree, new: Tree) -> Iterable[str]:
-    """Paths that differ between two trees."""
-    before, after = ({e.path: e for e in tree.entries} for tree in (old, new))
-    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+def check_paths(tree: Tree, digest: str) -> None:
+    """Refuse a manifest with a path outside of the checkout, under a file or link of its own, or twice."""
+    taken = {item.path for item in tree.entries}
+    for item in tree.entries:
+        parts = item.path.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in item.path:
+            raise IntegrityError(f"snapshot {digest}: the path {item.path!r} leaves the checkout")
+        above = itertools.accumulate(parts[:-1], lambda folder, part: f"{folder}/{part}")
+        if not taken.isdisjoint(above):
+            raise IntegrityError(f"snapshot {digest}: the path {item.path!r} is under a file or a link")
+    if len(taken) < len(tree.entries):
+        raise IntegrityError(f"snapshot {digest}: it names a path twice")
 
 
 def cache_file(root: Path, url: str, cache_dir: Path) -> Path:

@@ -102,7 +102,7 @@ class LocalBlobs:
             _write_verified(_pieces(file), digest, pathlib.Path(path), str(source))
 
     def has(self, digest: str) -> bool:
-        return self._path(digest).exists()
+        return os.path.exists(f"{self.url}/{_key(digest)}")
 
     def _path(self, digest: str) -> pathlib.Path:
         return self.root / _key(digest)
