@@ -17,7 +17,7 @@ PRINTER = """
 import json, os, pathlib, sys
 pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.environ)))
 """
-OURS = {names.ENV_RUN, names.ENV_ATTEMPT, names.ENV_RUN_DIR, names.ENV_JOURNAL}
+OURS = set(names.ENVIRONMENT) - {names.ENV_HOME, names.ENV_STORE, names.ENV_BLOBS}
 ADDRESSES = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_ERROR_FILE", "TORCHELASTIC_RUN_ID"}
 STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
@@ -36,7 +36,9 @@ def job(run_dir: Path, **fields: object) -> Job:
 
 def environment(of: Job, rank: int = 1, base: dict[str, str] | None = None) -> dict[str, str]:
     """What rank 1 of the second restart sees."""
-    return worker_environment(of, attempt=4, restarts=2, rank=rank, port=12345, base=base or {})
+    return worker_environment(
+        of, attempt=4, restarts=2, rank=rank, workers=of.workers, port=12345, base=base or {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,11 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
 def test_variables_are_exactly_those_of_torchrun(
     torchrun: list[dict[str, str]], tmp_path: Path, rank: int
 ) -> None:
-    """Besides its own four, Tradewind sets the variables that torchrun sets, and to the same values.
+    """Besides its own, Tradewind sets the variables that torchrun sets, and to the same values.
 
     Values differ for addresses and ids, and rank 0 opens the store that torchrun's agent holds.
     """
-    found = worker_environment(job(tmp_path), attempt=0, restarts=0, rank=rank, port=1, base={})
+    found = worker_environment(job(tmp_path), attempt=0, restarts=0, rank=rank, workers=2, port=1, base={})
     theirs = torchrun[rank]
     assert found.keys() - OURS == theirs.keys()
     assert found.keys() >= OURS

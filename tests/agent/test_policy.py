@@ -2,7 +2,9 @@
 
 import pytest
 
-from tradewind.agent.policy import Decision, Ended, Step, decide
+from tradewind.agent.policy import Decision, Ended, Step, decide, follow
+from tradewind.agent.recovery import Action, Verdict
+from tradewind.diagnose.cause import Cause
 from tradewind.names import ExitCode
 
 
@@ -10,7 +12,7 @@ def decided(ended: str, *, workers: int = 2, asked: str | None = None) -> Decisi
     """The decision for ends written as `0 75 -9t`: exit codes in order, `t` for told by the agent before."""
     words = ended.split()
     ends = [Ended(rank=i, exit_code=int(w.rstrip("t")), told=w.endswith("t")) for i, w in enumerate(words)]
-    return decide(ends, workers=workers, restarts_left=1, asked=asked)
+    return decide(ends, workers=workers, asked=asked)
 
 
 TABLE = [
@@ -22,9 +24,9 @@ TABLE = [
     ("75 75", None, Step.FINISH, "requeued", 75),
     ("1", None, Step.BREAK, "", 0),
     ("-9", None, Step.BREAK, "", 0),
-    ("0 -9", None, Step.RESTART, "", 0),
-    ("1 -15t", None, Step.RESTART, "", 0),
-    ("75 1", None, Step.RESTART, "", 0),
+    ("0 -9", None, Step.RECOVER, "", 0),
+    ("1 -15t", None, Step.RECOVER, "", 0),
+    ("75 1", None, Step.RECOVER, "", 0),
     ("", "stop", Step.DRAIN, "", 0),
     ("75", "stop", Step.DRAIN, "", 0),
     ("1", "stop", Step.DRAIN, "", 0),
@@ -43,7 +45,7 @@ def test_the_table(ended: str, asked: str | None, step: Step, state: str, code: 
     """Each combination of ends has its one decision."""
     found = decided(ended, asked=asked)
     assert (found.step, found.state, found.exit_code) == (step, state, code)
-    assert bool(found.reason) == (step in (Step.FINISH, Step.RESTART))
+    assert bool(found.reason) == (step is Step.FINISH)
 
 
 @pytest.mark.parametrize(
@@ -56,18 +58,43 @@ def test_whether_workers_committed_is_said(ended: str, words: str) -> None:
         assert words in decided(ended, asked=asked).reason
 
 
-@pytest.mark.parametrize(("ended", "how"), [("-9", "SIGKILL"), ("3", "exited with 3"), ("-99", "signal 99")])
-def test_how_a_run_without_restarts_ends(ended: str, how: str) -> None:
-    """When every restart is used the run fails, with who ended it and how."""
-    end = Ended(rank=0, exit_code=int(ended))
-    found = decide([end], workers=1, restarts_left=0, asked=None)
-    assert (found.step, found.state, found.exit_code) == (Step.FINISH, "failed", ExitCode.FAILED)
-    assert "rank 0" in found.reason
-    assert how in found.reason
+@pytest.mark.parametrize(
+    ("parked", "ended", "resized", "step"),
+    [
+        (0, "-9", False, Step.BREAK),
+        (1, "-9", False, Step.RECOVER),
+        (0, "", True, Step.BREAK),
+        (1, "", True, Step.BREAK),
+        (2, "", True, Step.RESTART),
+        (1, "-15t", True, Step.RESTART),
+        (1, "-9", True, Step.RECOVER),
+    ],
+)
+def test_who_has_left_the_group_is_waited_for_no_more(
+    parked: int, ended: str, resized: bool, step: Step
+) -> None:
+    """A group is over once all have ended or left it; a change of its size waits for that, a failure goes first."""
+    ends = [Ended(rank=1, exit_code=int(w.rstrip("t")), told=w.endswith("t")) for w in ended.split()]
+    assert decide(ends, workers=2, parked=parked, asked=None, resized=resized).step is step
 
 
-@pytest.mark.parametrize(("code", "hopeless"), [(1, True), (65, False), (65, True)])
-def test_what_would_fail_again_is_not_tried_again(code: int, hopeless: bool) -> None:
-    """A hopeless failure, or one that says so itself, ends the run at once, with the code that says it."""
-    found = decide([Ended(rank=0, exit_code=code)], workers=1, restarts_left=3, asked=None, hopeless=hopeless)
-    assert (found.step, found.state, found.exit_code) == (Step.FINISH, "failed", ExitCode.DO_NOT_RETRY)
+def test_a_group_that_is_done_is_not_resized() -> None:
+    """Workers that have all finished well are not started again for having another number."""
+    assert decide([Ended(rank=0, exit_code=0)], workers=1, asked=None, resized=True).step is Step.FINISH
+
+
+@pytest.mark.parametrize(
+    ("action", "fails_again", "step", "state", "code"),
+    [
+        (Action.RESTART, False, Step.RESTART, "", 0),
+        (Action.REPLACE, False, Step.RESTART, "", 0),
+        (Action.SHRINK, False, Step.RESTART, "", 0),
+        (Action.REQUEUE, False, Step.FINISH, "requeued", ExitCode.REQUEUE),
+        (Action.STOP, False, Step.FINISH, "failed", ExitCode.FAILED),
+        (Action.STOP, True, Step.FINISH, "failed", ExitCode.DO_NOT_RETRY),
+    ],
+)
+def test_a_verdict_is_followed(action: Action, fails_again: bool, step: Step, state: str, code: int) -> None:
+    """What the recovery policy said decides whether the run goes on, and what it ends with."""
+    verdict = Verdict(action=action, reason="because", cause=Cause.CRASH, fails_again=fails_again)
+    assert follow(verdict) == Decision(step, state, code, "because")
