@@ -120,6 +120,12 @@ class Recorder:
                     self.happened(Op("write", path, offset=start, data=os.pread(view.fileno(), count, start)))
         return count
 
+    def close(self) -> None:
+        """Close this process's hold of the log; it is opened again when needed."""
+        if self._file is not None and self._owner == os.getpid():
+            self._file.close()
+        self._file, self._owner = None, 0
+
     def _opened(self) -> BinaryIO:
         # A lock belongs to the open file, which a forked child would share with its parent.
         if self._owner != os.getpid():
@@ -179,6 +185,7 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
         for name in patched:
             setattr(os, name, _REAL[name])
         builtins.open = io.open = _REAL_OPEN
+        recorder.close()
 
 
 def _open(recorder: Recorder, os_open: Callable[..., int]) -> Callable[..., Any]:

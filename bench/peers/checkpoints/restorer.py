@@ -29,8 +29,12 @@ def equal(left: Any, right: Any) -> bool:
         return isinstance(right, list) and len(left) == len(right) and all(map(equal, left, right))
     if isinstance(left, torch.Tensor):
         same = isinstance(right, torch.Tensor) and left.dtype == right.dtype and left.shape == right.shape
-        return same and left.contiguous().view(torch.uint8).equal(right.contiguous().view(torch.uint8))
+        return same and _bits(left).equal(_bits(right))
     return type(left) is type(right) and left == right
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def is_right(restored: Restored, world: int) -> bool:
