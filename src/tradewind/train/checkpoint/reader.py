@@ -3,27 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
 from tradewind.errors import IntegrityError
+from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.manifest import Manifest, read_manifest
 from tradewind.train.checkpoint.tree import decode
 
 _PREFIX = "step-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """A checkpoint's content: `shared` by all workers, and `own` of the rank that was asked for."""
-
-    step: int
-    world: int
-    shared: dict[str, Any]
-    own: dict[str, Any]
 
 
 def folder_of(root: Path, step: int) -> Path:

@@ -1,0 +1,271 @@
+"""Committed state in shared memory: it outlives the worker, and the next one starts from it."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tradewind.errors import IntegrityError, TradewindError
+from tradewind.train.checkpoint import image, sums
+from tradewind.train.checkpoint.copying import copy_all, threads_for
+from tradewind.train.checkpoint.layout import Layout, State
+from tradewind.train.checkpoint.loaded import Loaded
+from tradewind.train.checkpoint.parts import Worker
+from tradewind.train.checkpoint.recall import Recall
+from tradewind.train.checkpoint.restore import restore
+from tradewind.train.checkpoint.slot import Slot
+
+_SEALED_AT_ONCE = 1 << 20
+"""Up to so many bytes, hashing takes a tenth of a millisecond, less than handing it to another thread."""
+_REST = 3
+"""Sealing rests so many times as long as it works: at most a quarter of one core."""
+
+
+@dataclass
+class Staged:
+    """An image that is not overwritten until it is released."""
+
+    header: image.Header
+    view: memoryview
+    slot: Slot
+
+
+class Memory:
+    """The newest steps of this host's workers, as files in a folder that lives in memory (`/dev/shm`).
+
+    Every worker of the host makes one over the same folder and stages after the same steps. What all
+    hold alike is divided among the workers of the host, so each copies its part; what is cut over the
+    workers (DTensors, `Rows`), and `own`, each stages itself. An image that is being written is not
+    valid, and the one before it stays, so the newest step that all workers have staged is always
+    there, provided that no worker starts a stage before all have ended the one before (any collective
+    in between sees to it).
+
+    Images of another `generation` never form a set with these: give every start of the workers its
+    own, the same on all of them (the attempt's number), so that a step that was done again after a
+    failure is not mixed with what was staged before it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        world: int,
+        local_rank: int,
+        local_world: int,
+        generation: int = 0,
+    ) -> None:
+        self.folder = folder
+        self.worker = Worker(rank=rank, world=world, local_rank=local_rank, local_world=local_world)
+        self._generation = generation
+        self._threads = threads_for(local_world)
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._calm = threading.Event()
+        """Set while nothing is being staged: sealing makes way for it."""
+        self._recall = Recall()
+        self._layout: Layout | None = None
+        self._targets: dict[Slot, tuple[Layout, int, list[torch.Tensor]]] = {}
+        self._spare: Future[Slot] | None = None
+        # Two, because a stage may wait for memory, and sealing waits for the end of the stage.
+        self._making = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
+        self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
+        self._num_staged = 0
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
+
+    def stage(self, step: int, shared: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> None:
+        """Copy the state of a committed step into memory; on return the tensors may be changed.
+
+        `shared` is what all workers hold alike or have a cut of, `own` is this worker's. Steps of the
+        same and later numbers that were staged before are forgotten: training did not go on from them.
+        Raises a TradewindError when the file system has no room, or the state cannot be stored.
+        """
+        self._calm.clear()
+        try:
+            with torch.no_grad():
+                slot, header = self._copy(step, State.take(self.worker.rank, shared, own or {}, self._recall))
+            slot.commit(header)
+            self._after_stage(slot, header)
+        finally:
+            self._calm.set()
+
+    def _copy(self, step: int, state: State) -> tuple[Slot, image.Header]:
+        if self._layout is None or not self._layout.fits(state):
+            self._layout = Layout.plan(self.worker, state)
+        slot = self._take_slot(step, self._layout.size)
+        with self._lock:
+            slot.begin(self._layout.size)
+        copy_all(self._places(slot, self._layout), self._layout.sources(state), self._threads)
+        return slot, self._header(step, self._layout, _write_trees(slot.view, self._layout, state))
+
+    def _places(self, slot: Slot, layout: Layout) -> list[torch.Tensor]:
+        known = self._targets.get(slot)
+        if known is None or known[0] is not layout or known[1] != slot.version:
+            for file in layout.files:
+                slot.view[file.at : file.at + len(file.head)] = file.head
+            known = (layout, slot.version, layout.targets(torch.from_numpy(slot.bytes)))
+            self._targets[slot] = known
+        return known[2]
+
+    def _header(self, step: int, layout: Layout, files: tuple[tuple[str, int, int], ...]) -> image.Header:
+        return image.Header(
+            step=step,
+            generation=self._generation,
+            rank=self.worker.rank,
+            world=self.worker.world,
+            local_rank=self.worker.local_rank,
+            local_world=self.worker.local_world,
+            layout=layout.digest,
+            seal_at=layout.seal_at,
+            files=files,
+        )
+
+    def _take_slot(self, step: int, size: int) -> Slot:
+        with self._lock:
+            for slot in self._slots:
+                if slot.header is not None and slot.header.step >= step and not slot.pins:
+                    slot.blank()
+            earlier = [slot for slot in self._slots if slot.header is not None and slot.header.step < step]
+            newest = max(earlier, key=_age, default=None)
+            free = [slot for slot in self._slots if not slot.pins and slot is not newest]
+        return min(free, key=_age) if free else self._new_slot(size)
+
+    def _new_slot(self, size: int) -> Slot:
+        pending, self._spare = self._spare, None
+        slot = pending.result() if pending else self._make_slot(len(self._slots), size)
+        self._slots.append(slot)
+        return slot
+
+    def _make_slot(self, index: int, size: int) -> Slot:
+        slot = Slot(self.folder / f"local{self.worker.local_rank}-{index}{image.SUFFIX}")
+        slot.begin(size)
+        slot.touch()
+        return slot
+
+    def _reserve(self) -> None:
+        """Get the memory of the next slot while training goes on: the kernel takes long to give it."""
+        needed = 2 + sum(slot.pins > 0 for slot in self._slots)
+        if self._spare is None and len(self._slots) < needed and self._layout is not None:
+            index, size = len(self._slots), self._layout.size
+            self._spare = self._making.submit(self._make_slot, index, size)
+
+    def _after_stage(self, slot: Slot, header: image.Header) -> None:
+        self._reserve()
+        if sum(size for _, _, size in header.files) <= _SEALED_AT_ONCE:
+            found = [sums.of_chunk(slot.view[start:stop]) for start, stop in image.chunk_spans(header)]
+            image.write_seal(slot.view, header, found)
+        else:
+            self._sealing.submit(self._seal, slot, header)
+        self._num_staged += 1
+        if self._num_staged == 2 and self.worker.local_rank == 0:
+            self._drop_strangers()
+
+    def _seal(self, slot: Slot, header: image.Header) -> None:
+        view, found = slot.view, []
+        for start, stop in image.chunk_spans(header):
+            self._calm.wait()
+            if slot.header is not header or self._closing.is_set():
+                return  # a newer step has been staged meanwhile, and will be sealed instead
+            began = time.monotonic()
+            found.append(sums.of_chunk(view[start:stop]))
+            self._closing.wait(_REST * (time.monotonic() - began))
+        with self._lock:
+            if slot.header is header:
+                image.write_seal(view, header, found)
+
+    def settle(self) -> None:
+        """Wait until the newest image is sealed and the memory to come is there."""
+        for threads in (self._making, self._sealing):
+            threads.submit(lambda: None).result()
+
+    def _drop_strangers(self) -> None:
+        """Free what a larger world left here; all workers have staged once, so nobody starts from it."""
+        for path in self.folder.glob(f"local*{image.SUFFIX}"):
+            if int(path.name.removeprefix("local").split("-")[0]) >= self.worker.local_world:
+                path.unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """Steps that can be loaded: this host has a valid image of each of its workers. Oldest first."""
+        return sorted(self._sets())
+
+    def _sets(self) -> dict[int, list[tuple[Path, image.Header]]]:
+        groups: dict[image.Header, dict[int, tuple[Path, image.Header]]] = {}
+        for path in self.folder.glob(f"local*{image.SUFFIX}"):
+            header = image.peek(path)
+            if header is not None:
+                groups.setdefault(header.common(), {})[header.local_rank] = (path, header)
+        found = {}
+        # Of two sets of a step the later generation's counts.
+        for common in sorted(groups, key=lambda common: common.generation):
+            members = groups[common]
+            if len(members) == common.local_world:
+                found[common.step] = [members[local_rank] for local_rank in sorted(members)]
+        return found
+
+    def load(self, step: int, *, mesh: Any = None) -> Loaded:
+        """The state of a step, for this worker, whatever number of workers staged it.
+
+        Its tensors lie in the images themselves and nothing is copied. They are this process's own to
+        read and change; but they keep the image's memory while they live, so copy what is to live long.
+        What was cut over the workers comes as `Rows` again, and DTensors on `mesh` (whole tensors
+        without one). Raises IntegrityError when the step is not here, or not as it was staged.
+        """
+        images = self._sets().get(step)
+        if images is None:
+            raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
+        return restore(images, self.worker, mesh)
+
+    def pin(self, step: int) -> Staged:
+        """Keep this worker's image of a step until `release`."""
+        with self._lock:
+            having = [slot for slot in self._slots if slot.header is not None and slot.header.step == step]
+            slot = max(having, key=_age, default=None)
+            if slot is None or slot.header is None:
+                raise TradewindError(f"step {step} is not staged in {self.folder}: stage it first")
+            slot.pins += 1
+        self._reserve()
+        return Staged(slot.header, slot.view, slot)
+
+    def release(self, staged: Staged) -> None:
+        """Let the image be overwritten."""
+        with self._lock:
+            staged.slot.pins -= 1
+
+    def clear(self) -> None:
+        """Remove the images of all workers of this host, none of which stages any more."""
+        self.close()
+        for path in self.folder.glob(f"local*{image.SUFFIX}"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Stage no more. The images stay."""
+        self._closing.set()
+        self._making.shutdown()
+        self._sealing.shutdown()
+        self._targets.clear()
+        if self._spare is not None and self._spare.exception() is None:
+            self._slots.append(self._spare.result())
+        for slot in self._slots:
+            slot.close()
+        self._slots, self._spare = [], None
+
+
+def _age(slot: Slot) -> tuple[int, int]:
+    header = slot.header
+    return (header.generation, header.step) if header is not None else (-1, -1)
+
+
+def _write_trees(view: memoryview, layout: Layout, state: State) -> tuple[tuple[str, int, int], ...]:
+    """Put the JSON files into an image; all of its files as a header lists them."""
+    files = []
+    for name, text in state.trees.items():
+        at, _ = layout.trees[name]
+        view[at : at + len(text)] = text
+        files.append((name, at, len(text)))
+    return (*files, *((file.name, file.at, file.size) for file in layout.files))

@@ -1,0 +1,117 @@
+"""A file in shared memory that one process writes images into, and others may still be reading from."""
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tradewind.errors import TradewindError
+from tradewind.train.checkpoint import image
+from tradewind.train.checkpoint.copying import Bytes
+
+
+class Slot:
+    """One image file, mapped; `header` is what it holds now, None when nothing valid.
+
+    A reader holds a shared lock on the file for as long as its tensors live in it. A slot that is
+    still being read is not written again: a new file takes its name, and the old one goes away
+    with its last reader. The kernel drops the locks of a process that was killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.version = 0
+        """Grows whenever the mapping is another one than before."""
+        self.header = image.peek(path)
+        self.pins = 0
+        self._fd = -1
+        self._bytes: Bytes = np.empty(0, dtype=np.uint8)
+        if path.exists():
+            self._attach()
+
+    @property
+    def bytes(self) -> Bytes:
+        """The mapped file."""
+        return self._bytes
+
+    @property
+    def view(self) -> memoryview:
+        """The mapped file, as bytes."""
+        return self._bytes.data
+
+    def _attach(self) -> None:
+        self._fd = os.open(self.path, os.O_RDWR)
+        self._map(os.fstat(self._fd).st_size)
+
+    def _map(self, size: int) -> None:
+        self._bytes = np.frombuffer(mmap.mmap(self._fd, size), dtype=np.uint8)
+        self.size = size
+        self.version += 1
+
+    def begin(self, size: int) -> None:
+        """Take the slot for an image of `size` bytes: what it held is gone, and no reader is harmed."""
+        if self._fd < 0 or size > self.size or not self._lock():
+            self._replace(size)
+        self.blank()
+
+    def blank(self) -> None:
+        """Make the slot hold nothing."""
+        self.header = None
+        if self.size:
+            self.view[: len(image.BLANK)] = image.BLANK
+
+    def commit(self, header: image.Header) -> None:
+        """Make what was written the slot's image."""
+        image.write_header(self.view, header)
+        self.header = header
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _replace(self, size: int) -> None:
+        # The old file goes first: on the way there must be room for one of them only.
+        self.close()
+        self.path.unlink(missing_ok=True)
+        fresh = self.path.with_suffix(".new")
+        self._fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            # Without this a full file system would show as SIGBUS in the middle of a copy.
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as error:
+            self.close()
+            fresh.unlink()
+            raise TradewindError(_no_room(self.path, size, error)) from error
+        self._map(size)
+        fresh.rename(self.path)
+        if not self._lock():
+            raise AssertionError(f"{self.path} was new, and another process has locked it")
+
+    def touch(self) -> None:
+        """Have the kernel map every page now rather than one by one during the first copy."""
+        self._bytes[:: image.PAGE] = 0
+
+    def close(self) -> None:
+        """Let go of the file; what it holds stays."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._bytes, self.size, self.header = -1, np.empty(0, dtype=np.uint8), 0, None
+
+
+def _no_room(path: Path, size: int, error: OSError) -> str:
+    if error.errno != errno.ENOSPC:
+        return f"{path} cannot be made: {error.strerror}"
+    left = os.statvfs(path.parent)
+    return (
+        f"{path} needs {size / 2**20:.0f} MiB and {path.parent} has {left.f_bavail * left.f_frsize / 2**20:.0f} "
+        "left; give it more (in a container: --shm-size, or an emptyDir of medium Memory), or train without "
+        "the memory tier"
+    )

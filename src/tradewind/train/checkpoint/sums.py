@@ -1,0 +1,37 @@
+"""Checksums of files by chunk, so that damage is found where it is and reading may stop short of the end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import xxhash
+
+CHUNK = 4 << 20
+"""Bytes under one checksum: the least that must be read to trust any of them."""
+_BITE = 1 << 20
+"""Bytes copied or hashed at a time: what was just copied is still in the processor's cache."""
+
+
+def num_chunks(size: int) -> int:
+    """Checksums of a file of `size` bytes; an empty file has none."""
+    return -(-size // CHUNK)
+
+
+def spans(size: int) -> Iterator[tuple[int, int]]:
+    """First byte and the byte after the last of every chunk."""
+    return ((start, min(size, start + CHUNK)) for start in range(0, size, CHUNK))
+
+
+def bites(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """A span in pieces that fit the processor's cache."""
+    return ((first, min(stop, first + _BITE)) for first in range(start, stop, _BITE))
+
+
+def of_chunk(data: Any) -> bytes:
+    """The checksum of one chunk: 128 bits of XXH3."""
+    return xxhash.xxh3_128_digest(data)
+
+
+def of(data: Any) -> list[bytes]:
+    """The checksums of all chunks of `data`."""
+    view = memoryview(data)
+    return [of_chunk(view[start:stop]) for start, stop in spans(len(view))]
