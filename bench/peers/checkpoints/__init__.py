@@ -1,0 +1,1 @@
+"""Ways to keep checkpoints, side by side: ours, PyTorch's DCP, and torch_checkpointing."""

@@ -1,0 +1,19 @@
+"""A peer's package beside, not into, our environment: the same torch for all, nothing of ours changed."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def installed(requirement: str) -> pathlib.Path:
+    """The folder, to put on `sys.path`, that holds one package without its dependencies; downloads it once."""
+    name = requirement.replace("==", "-")
+    folder = pathlib.Path(tempfile.gettempdir()) / "tradewind-bench" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+            subprocess.run([*command, temporary + "/package", requirement], check=True, stdout=sys.stderr)
+            pathlib.Path(temporary, "package").replace(folder)
+    return folder
