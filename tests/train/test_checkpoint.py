@@ -86,7 +86,7 @@ def test_resume_passes_over_the_damaged_and_says_so(tmp_path: Path) -> None:
     flip(states.save(root, 2) / "rank00000.safetensors", 40)
     found = newest_whole(root, Peers(), Journal(tmp_path / "journal"))
     assert found is not None
-    assert found[1].step == 1
+    assert found.loaded.step == 1
     assert "rank00000.safetensors" in (tmp_path / "journal").read_text()
 
 
@@ -206,5 +206,5 @@ def test_workers_agree_on_the_checkpoint(tmp_path: Path) -> None:
         )
     flip(tmp_path / "step-000000000002" / "rank00001.safetensors", 70)
     found = states.on_all(2, lambda p: newest_whole(tmp_path, p, Journal(None)))
-    assert [loaded.step for _, loaded in found] == [1, 1]
+    assert [one.loaded.step for one in found] == [1, 1]
     assert [loaded.own["rank"] for _, loaded in found] == [0, 1]
