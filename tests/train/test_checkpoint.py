@@ -207,4 +207,4 @@ def test_workers_agree_on_the_checkpoint(tmp_path: Path) -> None:
     flip(tmp_path / "step-000000000002" / "rank00001.safetensors", 70)
     found = states.on_all(2, lambda p: newest_whole(tmp_path, p, Journal(None)))
     assert [one.loaded.step for one in found] == [1, 1]
-    assert [loaded.own["rank"] for _, loaded in found] == [0, 1]
+    assert [one.loaded.own["rank"] for one in found] == [0, 1]
