@@ -75,19 +75,22 @@ def test_recovery_is_counted_from_the_failure_to_the_next_committed_step(store: 
     }  # fmt: skip
 
 
-def test_a_second_failure_before_any_progress_moves_nothing_to_regain(store: Store) -> None:
-    """An attempt that dies before its first step leaves what has to be caught up with as it was."""
+def test_failures_before_it_has_caught_up_leave_all_to_regain(store: Store) -> None:
+    """An attempt that dies before it has caught up leaves the step that has to be regained as it was."""
     recorder = Recorder("r", store)
     recorder.attempt_started(0, 10.0, {})
     step(recorder, 0, 5, 11.0)
-    for attempt in (1, 2):
+    for attempt in (1, 2, 3):
         recorder.failure(FAILURE, 10.0 * attempt)
         recorder.attempt_ended("failed", 1, "")
         recorder.attempt_started(attempt, 10.0 * attempt + 1, {})
-    step(recorder, 0, 5, 30.0)
+        if attempt == 2:
+            step(recorder, 0, 3, 25.0)
+    for number in (3, 4, 5):
+        step(recorder, 0, number, 30.0 + number)
     recorder.flush()
-    assert kinds(store, "caught_up") == [("caught_up", 2, 0, 30.0)]
-    assert [e.data["seconds"] for e in store.events("r", "recovered")] == [10.0]
+    assert kinds(store, "caught_up") == [("caught_up", 3, 0, 35.0)]
+    assert [e.data["seconds"] for e in store.events("r", "recovered")] == [5.0, 3.0]
 
 
 def test_who_resumed_at_its_last_step_has_nothing_to_catch_up(store: Store) -> None:
@@ -107,11 +110,11 @@ def test_metrics_of_every_rank_are_kept_and_rank_0_is_shown(store: Store) -> Non
     """Metrics go to the store with attempt, rank and step, NaN included; progress shows rank 0's newest."""
     recorder = Recorder("r", store)
     recorder.attempt_started(2, 10.0, {})
-    for rank, value in ((0, 1.5), (1, 9.0), (0, "nan"), (0, 0.5)):
+    for rank, value in ((0, 1.5), (0, "nan"), (0, 0.5), (1, 9.0)):
         recorder.journal(rank, {"t": 11.0, "kind": "metric", "step": 7, "name": "loss", "value": value})
     recorder.flush()
     found = [(m.attempt, m.rank, m.step, m.value) for m in store.metrics("r", "loss")]
-    assert [f for f in found if not math.isnan(f[3])] == [(2, 0, 7, 1.5), (2, 1, 7, 9.0), (2, 0, 7, 0.5)]
+    assert [f for f in found if not math.isnan(f[3])] == [(2, 0, 7, 1.5), (2, 0, 7, 0.5), (2, 1, 7, 9.0)]
     assert len(found) == 4
     assert recorder.progress.metrics == {"loss": 0.5}
 

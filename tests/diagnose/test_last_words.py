@@ -155,6 +155,17 @@ def test_scripts_that_fail(name: str, tmp_path: Path) -> None:
             "ValueError: bad batch 7",
             "ValueError: bad batch 7",
         ),
+        (f"{logs.VALUE_ERROR}saved 3 shards\n", "ValueError: bad batch 7", "ValueError: bad batch 7"),
+        (
+            "Traceback (most recent call last):\nValueError: bad\n  more\n[W1124 15:47:01.2 a.cpp:75] Warning: x\n",
+            "ValueError: bad",
+            "  more",
+        ),
+        (
+            "Traceback (most recent call last):\nValueError: bad\n/a/b.py:254: UserWarning: leaked\n  warn()\n",
+            "ValueError: bad",
+            "ValueError: bad",
+        ),
     ],
 )
 def test_logs_with_rank_prefixes(log: str, exception: str, last: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.launch.conftest import commit, git, write
 from tradewind.errors import SpecError
 from tradewind.launch import files
-from tradewind.launch.files import list_files, project_root
+from tradewind.launch.files import list_files, project_root, walk
 
 
 def names(root: Path) -> list[str]:
@@ -137,8 +137,8 @@ def test_the_state_folder_is_never_part_of_the_code(
     monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path / "way" if link_to_home else root / "state"))
     assert names(root) == ["main.py", "statement.py"]
     shutil.rmtree(root / ".git")
-    monkeypatch.setattr(files, "MAX_FILES", 2)
     assert names(root) == ["main.py", "statement.py"]
+    assert sorted(walk(str(root), str(root / "state"))) == names(root)
 
 
 def test_without_git_all_but_hidden_files_and_products(tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_variables_of_a_git_hook_do_not_point_elsewhere(
     other = tmp_path / "other"
     other.mkdir()
     git(other, "init", "-q")
-    write(root, {"main.py": ""})
+    write(root, {"jobs/main.py": ""})
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
-    assert names(root) == ["main.py"]
-    assert project_root(root / "main.py", tmp_path) == root
+    assert names(root) == ["jobs/main.py"]
+    assert project_root(root / "jobs/main.py", tmp_path) == root
 
 
 def test_the_root_of_a_script(root: Path, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 def summarize(run: "Run", store: "Store") -> dict[str, Any]:
     """A run with its attempts, failures, recoveries, last metrics and ledgers."""
-    from tradewind.diagnose.ledger import rank_ledgers, run_ledger
+    from tradewind.diagnose.ledger import newest_s, rank_ledgers, run_ledger
 
     attempts, events = store.attempts(run.id), store.events(run.id)
     metrics = {m.name: {"step": m.step, "value": m.value} for m in store.metrics(run.id) if m.rank == 0}
-    wall_s = (run.ended_s or max([e.t_s for e in events] or [run.created_s])) - run.created_s
+    ended_s = run.ended_s or newest_s(events, attempts, run.created_s)
     return {
         "run": run,
-        "wall_s": wall_s,
+        "wall_s": ended_s - run.created_s,
         "attempts": attempts,
         "failures": [
             {"attempt": e.attempt, "rank": e.rank, "t_s": e.t_s} | e.data
@@ -26,8 +26,8 @@ def summarize(run: "Run", store: "Store") -> dict[str, Any]:
         ],
         "recovered_s": [e.data["seconds"] for e in events if e.kind == "recovered"],
         "metrics": metrics,
-        "ledger": run_ledger(events, attempts, created_s=run.created_s, ended_s=run.ended_s),
-        "rank_ledgers": rank_ledgers(events, attempts, created_s=run.created_s, ended_s=run.ended_s),
+        "ledger": run_ledger(events, attempts, created_s=run.created_s, ended_s=ended_s),
+        "rank_ledgers": rank_ledgers(events, attempts, created_s=run.created_s, ended_s=ended_s),
     }
 
 

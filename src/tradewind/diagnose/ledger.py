@@ -6,7 +6,7 @@ Each rank is attributed on its own, and the run's ledger is the mean over ranks.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 BUCKETS = (
@@ -80,32 +80,50 @@ def rank_ledgers(
 ) -> dict[int, Ledger]:
     """Seconds of wall time per bucket, for every rank; each adds up to the run's wall time."""
     ordered = sorted((a for a in attempts if a.started_s is not None), key=lambda a: a.index)
-    if not ordered:
-        return {}
     starts = [a.started_s or 0.0 for a in ordered]
-    last_s = max([e.t_s for e in events] + starts)
-    edges = [*starts, max(ended_s or ordered[-1].ended_s or last_s, starts[-1])]
+    begin_s = min(starts, default=ended_s) if created_s is None else created_s
+    if begin_s is None:
+        return {}
+    end_s = newest_s(events, attempts, begin_s) if ended_s is None else ended_s
+    edges = list(accumulate([begin_s, *starts, end_s], max))  # A clock set back must not make time negative.
     ranks = sorted({e.rank for e in events if e.rank is not None}) or [0]
-    ledgers = {}
-    for rank in ranks:
-        ledger: Ledger = dict.fromkeys(BUCKETS, 0.0)
-        ledger["pending"] = max(0.0, starts[0] - created_s) if created_s is not None else 0.0
-        reached = 0
-        for attempt, (begin, end) in zip(ordered, pairwise(edges), strict=True):
-            mine = [e for e in events if e.attempt == attempt.index]
-            for name, seconds in attempt_ledger(mine, rank, begin, end, reached).items():
-                ledger[name] += seconds
-            reached = max([reached, *(int(e.data["step"]) for e in steps_of(mine, rank))])
-        ledgers[rank] = ledger
-    return ledgers
+    return {rank: rank_ledger(events, ordered, rank, edges) for rank in ranks}
+
+
+def newest_s(events: Sequence[EventLike], attempts: Sequence[AttemptLike], begin_s: float) -> float:
+    """The last instant of which anything is known; where the ledger of a run that has not ended stops."""
+    bounds = [a.ended_s or a.started_s or begin_s for a in attempts]
+    return max([begin_s, *bounds, *(e.t_s for e in events)])
+
+
+def rank_ledger(
+    events: Sequence[EventLike], attempts: Sequence[AttemptLike], rank: int, edges: Sequence[float]
+) -> Ledger:
+    """One rank's time between the first edge and the last; attempts begin at the edges between them."""
+    ledger: Ledger = dict.fromkeys(BUCKETS, 0.0)
+    ledger["pending"] = edges[1] - edges[0]
+    reached = 0
+    for attempt, (begin, end) in zip(attempts, pairwise(edges[1:]), strict=True):
+        mine = [e for e in events if e.attempt == attempt.index]
+        afterwards = "other" if attempt is attempts[-1] else "restart"
+        for name, seconds in attempt_ledger(mine, rank, begin, end, reached, afterwards).items():
+            ledger[name] += seconds
+        reached = max([reached, *(int(e.data["step"]) for e in steps_of(mine, rank))])
+    return ledger
 
 
 def attempt_ledger(
-    events: Sequence[EventLike], rank: int, begin: float, end: float, reached: int = 0
+    events: Sequence[EventLike],
+    rank: int,
+    begin: float,
+    end: float,
+    reached: int = 0,
+    afterwards: str = "restart",
 ) -> Ledger:
     """One rank's time in `[begin, end]`, from an attempt's start to the next one's.
 
-    `reached` is the last step that earlier attempts had committed; doing it again is `recompute`.
+    `reached` is the last step that earlier attempts had committed; doing it again is `recompute`. The
+    time after a failure goes to `afterwards`.
     """
     mine = [e for e in events if e.rank == rank]
     steps = steps_of(events, rank)
@@ -128,7 +146,7 @@ def attempt_ledger(
             walk.until_like(steps[-1].t_s, meter)
         move_recompute(walk.found, meter, mine, reached)
     walk.until(walk.end, "detection" if failed_s is not None and began else "other")
-    walk.found["restart"] += end - walk.end
+    walk.found[afterwards] += end - walk.end
     return walk.found
 
 

@@ -63,7 +63,7 @@ def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
     not change since the last snapshot are not read again.
     """
     files = list_files(root)
-    cache_path = cache_file(root, blobs.url, cache_dir) if cache_dir else None
+    cache_path = cache_file(root, cache_dir) if cache_dir else None
     cache = load_cache(cache_path)
     known = {f.path: d for f in files if f.link is None and (d := cached_digest(f, cache, blobs))}
     new = [f for f in files if f.link is None and f.path not in known]
@@ -144,10 +144,9 @@ def check_paths(tree: Tree, digest: str) -> None:
         raise IntegrityError(f"snapshot {digest}: it names a path twice")
 
 
-def cache_file(root: Path, url: str, cache_dir: Path) -> Path:
-    """Where the digests of `root`'s files in the blob store `url` are remembered."""
-    key = hashlib.sha256(os.fsencode(root) + b"\0" + url.encode()).hexdigest()
-    return cache_dir / f"{key[:16]}.msgpack"
+def cache_file(root: Path, cache_dir: Path) -> Path:
+    """Where the digests of `root`'s files are remembered."""
+    return cache_dir / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.msgpack"
 
 
 def load_cache(path: Path | None) -> Cache:

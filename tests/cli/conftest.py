@@ -1,0 +1,107 @@
+"""A project to run: one script, in a working directory of its own, with its home beside it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import tradewind
+from tradewind.agent.lock import is_held
+from tradewind.store import open_store
+
+PRELUDE = """
+import json, os, signal, sys, time
+rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+def write(kind, **fields):
+    line = json.dumps({"t": time.time(), "kind": kind, **fields}).encode() + b"\\n"
+    fd = os.open(os.environ["TRADEWIND_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, line)
+    os.close(fd)
+"""
+
+Project = Callable[[str], Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A function that writes `main.py` into an empty project, the working directory; its home is beside it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(tradewind.__file__).parents[1]))
+    for name in ("TRADEWIND_STORE", "TRADEWIND_BLOBS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def write(body: str) -> Path:
+        path = folder / "main.py"
+        path.write_text(PRELUDE + textwrap.dedent(body))
+        return path
+
+    yield write
+    if (tmp_path / "home" / "store.db").exists():
+        kill_agents()
+
+
+def kill_agents() -> None:
+    """End what a failed test left in the background."""
+    with open_store() as store:
+        for run in store.runs():
+            if run.pid and is_held(Path(run.dir)):
+                os.kill(run.pid, signal.SIGKILL)
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+TRADEWIND = [sys.executable, "-c", "from tradewind.cli.main import main; main()"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """A function that starts `tradewind ...` as a process of its own, killed at the end if it still runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*args: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [*TRADEWIND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class Gate:
+    """A place where a script waits for the test, and the test for the script."""
+
+    def __init__(self, folder: Path) -> None:
+        self.here, self.on = folder / "here", folder / "on"
+        folder.mkdir(exist_ok=True)
+        os.mkfifo(self.here)
+        os.mkfifo(self.on)
+
+    @property
+    def script(self) -> str:
+        """Python that says that it is here, and waits to go on."""
+        return f"open({str(self.here)!r}, 'w').write('here'); open({str(self.on)!r}).read()"
+
+    def reached(self) -> None:
+        """Return once the script is there."""
+        assert self.here.read_text() == "here"
+
+    def opened(self) -> None:
+        """Let the script go on."""
+        self.on.write_text("on")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """A gate for one process at a time."""
+    return Gate(tmp_path)
