@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
-from tradewind.serve.served import Prepared
+from tradewind.serve.jobs import Prepared, Tensor
 
 DEFAULT_K = 10
 MAX_UNIX_S = 1 << 40

@@ -5,6 +5,8 @@ import itertools
 import statistics
 from collections.abc import Callable, Mapping
 
+OUTLIER = 3.0
+
 
 def batch_sizes(max_batch: int) -> list[int]:
     """Return the powers of two up to `max_batch`, and `max_batch` itself."""
@@ -37,11 +39,12 @@ class Profile:
     def __init__(self, points: Mapping[int, float], weight: float = 0.1) -> None:
         self._sizes = sorted(points)
         self.max_batch = self._sizes[-1]
-        self._mean = [points[n] for n in self._sizes]
+        self._mean = list(itertools.accumulate((points[n] for n in self._sizes), max))
         self._deviation = [0.1 * mean for mean in self._mean]
         self._weight = weight
         self._near = [_near(size, self._sizes) for size in range(self.max_batch + 1)]
-        self._level()
+        self.fastest_s = self._mean[0]
+        """The fastest run that was seen, of any size."""
 
     @property
     def points(self) -> dict[int, float]:
@@ -50,11 +53,11 @@ class Profile:
 
     def latency_s(self, size: int) -> float:
         """Return the expected seconds of a batch of `size` rows."""
-        return self._between(self._means, size)
+        return self._between(self._mean, size)
 
     def bound_s(self, size: int) -> float:
         """Return the seconds that a batch of `size` rows should stay under."""
-        return self._between(self._bounds, size)
+        return self._between(self._mean, size) + 2.0 * self._between(self._deviation, size)
 
     def largest_within(self, budget_s: float, limit: int) -> int:
         """Return the largest batch, at most `limit`, whose bound fits `budget_s`; 0 when none does."""
@@ -62,14 +65,19 @@ class Profile:
         return bisect.bisect_right(sizes, budget_s, key=self.bound_s)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Take in one measured batch; the measured sizes on either side move in proportion to nearness."""
-        error = seconds - self.latency_s(size)
+        """Take in one measured batch; the measured sizes on either side move in proportion to nearness.
+
+        One stall says little about the next batch, so that no single run counts for more than `OUTLIER` times what
+        was expected; a lasting slow-down is followed all the same, within a few batches.
+        """
+        self.fastest_s = min(self.fastest_s, seconds)
+        expected = self.latency_s(size)
+        error = min(seconds, OUTLIER * expected) - expected
         below, above, share = self._near[min(size, self.max_batch)]
         for i, near in ((below, 1.0 - share), (above, share)):
             step = self._weight * near
-            self._deviation[i] += step * (abs(error) - self._deviation[i])
-            self._mean[i] = max(1e-6, self._mean[i] + step * error)
-        self._level()
+            self._move(self._mean, i, self._mean[i] + step * error)
+            self._move(self._deviation, i, self._deviation[i] + step * (abs(error) - self._deviation[i]))
 
     def _between(self, levels: list[float], size: int) -> float:
         if size > self.max_batch:
@@ -77,11 +85,13 @@ class Profile:
         below, above, share = self._near[size]
         return levels[below] + share * (levels[above] - levels[below])
 
-    def _level(self) -> None:
-        """Lift each point to the one before it, so that a larger batch is never expected to be faster."""
-        self._means = list(itertools.accumulate(self._mean, max))
-        spread = itertools.accumulate(self._deviation, max)
-        self._bounds = [m + 2.0 * d for m, d in zip(self._means, spread, strict=True)]
+    def _move(self, levels: list[float], i: int, value: float) -> None:
+        """Set a level. What was measured now corrects what was measured before: no smaller batch is slower."""
+        levels[i] = value = max(value, 1e-6)
+        for j in range(i):
+            levels[j] = min(levels[j], value)
+        for j in range(i + 1, len(levels)):
+            levels[j] = max(levels[j], value)
 
 
 def _near(size: int, sizes: list[int]) -> tuple[int, int, float]:

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tradewind.serve.catalogue import DEFAULT_K, Catalogue, join
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
+from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
-from tradewind.serve.served import Prepared, check_names, check_port, check_rows
+from tradewind.serve.served import check_names, check_port, check_rows
 from tradewind.serve.wire import Port
 
 NO_SCORE = float(np.finfo(np.float32).min)

@@ -1,20 +1,12 @@
 """What the front process knows of a model: its ports, how a request becomes a job, how a result is read."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
+from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
 from tradewind.serve.wire import Port, Program
-
-
-class Prepared(NamedTuple):
-    """A request ready to queue. Only requests with the same key share a batch."""
-
-    tensors: dict[str, Tensor]
-    rows: int
-    key: object
 
 
 class ServedModel(Protocol):
