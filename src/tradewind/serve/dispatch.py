@@ -87,11 +87,6 @@ class Dispatcher:
         """Hand batches to idle workers until there are none, or nothing is queued."""
         self._pump(self._clock())
 
-    async def drained(self) -> None:
-        """Wait until no batch is running."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks)
-
     def _pump(self, now: float) -> None:
         while lane := self._most_urgent():
             worker = self.pool.take()

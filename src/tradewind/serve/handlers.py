@@ -97,7 +97,8 @@ class Handlers:
         return Work(model.program, job, partial(self._recommended, model, k))
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
-        answer = v2.render(model, self._replica.version, inference, model.finish(result.tensors))
+        values = model.finish(result.tensors, inference.request.parameters)
+        answer = v2.render(model, self._replica.version, inference, values)
         if answer.header_length is None:
             return Response(200, answer.body, JSON)
         return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)),))

@@ -23,7 +23,7 @@ class ServedModel(Protocol):
     @property
     def max_rows(self) -> int: ...
     def prepare(self, inputs: Mapping[str, Value], parameters: Mapping[str, object]) -> Prepared: ...
-    def finish(self, tensors: Mapping[str, Tensor]) -> dict[str, Value]: ...
+    def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]: ...
 
 
 class ProgramModel:
@@ -52,7 +52,7 @@ class ProgramModel:
         check_rows(rows, self.max_rows)
         return Prepared(tensors, rows, tuple(t.shape[1:] for t in tensors.values()))
 
-    def finish(self, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
+    def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
         return {name: Value(*tensor) for name, tensor in tensors.items()}
 
 

@@ -31,7 +31,10 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class RecommendResponse(msgspec.Struct, frozen=True):
-    """The answer: at most `k` items, fewer where the catalogue has no more."""
+    """The answer: at most `k` items, fewer where the catalogue has no more.
+
+    A user without a history gets popular items, scored by one over their rank.
+    """
 
     model: str
     items: list[Item]
