@@ -12,7 +12,7 @@ FROZEN = (
     "run", "rerun", "ps", "show", "logs", "resize", "stop", "publish", "models", "promote",
     "serve", "load", "report", "doctor",
 )  # fmt: skip
-HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "starlette", "httpx2", "uvicorn")
+HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "uvloop")
 
 
 def test_commands_are_frozen() -> None:

@@ -10,15 +10,21 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import httpx2
 import numpy as np
 import pytest
 import torch
+from torch.export import Dim, ExportedProgram, export
 
+from tests.serve.engine import Engine
 from tradewind.models import write_package
 
 COMMAND = "from tradewind.cli.main import main; main()"
 NUM_ITEMS = 40
 DIMENSION = 8
+POPULAR = [7, 3, 21]
+BAD_USER = -1.0
+"""The first user feature for which the test's ranker gives NaN."""
 
 
 class Encode(torch.nn.Module):
@@ -40,7 +46,8 @@ class Rank(torch.nn.Module):
     """Keep the retrieval order: what the test computes by hand is what must come out."""
 
     def forward(self, query, candidates, retrieval_scores, user_features):
-        return retrieval_scores + 0.0 * query.sum(1, keepdim=True) + 0.0 * candidates
+        bad = torch.where(user_features[:, :1] == BAD_USER, torch.nan, 0.0)
+        return retrieval_scores + bad + 0.0 * query.sum(1, keepdim=True) + 0.0 * candidates
 
 
 class Affine(torch.nn.Module):
@@ -49,7 +56,7 @@ class Affine(torch.nn.Module):
 
 
 class Lookup(torch.nn.Module):
-    """Fails on an id outside its table, and ends the process on 13 (see the worker's fault test)."""
+    """Fails on an id outside its table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,18 +66,22 @@ class Lookup(torch.nn.Module):
         return self.table(ids)
 
 
-def export_recommender() -> dict[str, torch.export.ExportedProgram]:
-    t, b, k = (torch.export.Dim(n, min=1) for n in ("t", "b", "k"))
-    b1 = torch.export.Dim("b1", min=2)
-    length = torch.tensor([2, 3])
-    offsets = torch.tensor([0, 2, 5])
-    encode = torch.export.export(
+class Total(torch.nn.Module):
+    """Has no batch dimension: one request a run."""
+
+    def forward(self, x):
+        return x.sum(), x.isnan().any()
+
+
+def export_recommender() -> dict[str, ExportedProgram]:
+    t, b, k = (Dim(name, min=1) for name in ("t", "b", "k"))
+    offsets, now = torch.tensor([0, 2, 5]), torch.tensor([2, 3])
+    encode = export(
         Encode(),
-        (torch.ones(5, dtype=torch.int64), offsets, torch.ones(5, dtype=torch.int64), torch.ones(5), length),
-        dynamic_shapes=({0: t}, {0: torch.export.Dim.AUTO}, {0: t}, {0: t}, {0: torch.export.Dim.AUTO}),
+        (torch.ones(5, dtype=torch.int64), offsets, torch.ones(5, dtype=torch.int64), torch.ones(5), now),
+        dynamic_shapes=({0: t}, {0: Dim.AUTO}, {0: t}, {0: t}, {0: Dim.AUTO}),
     )
-    del b1
-    rank = torch.export.export(
+    rank = export(
         Rank(),
         (torch.ones(3, DIMENSION), torch.ones(3, 5, dtype=torch.int64), torch.ones(3, 5), torch.ones(3, 2)),
         dynamic_shapes=({0: b}, {0: b, 1: k}, {0: b, 1: k}, {0: b}),
@@ -78,42 +89,43 @@ def export_recommender() -> dict[str, torch.export.ExportedProgram]:
     return {"encode": encode, "rank": rank}
 
 
+def export_generic() -> dict[str, ExportedProgram]:
+    b, n = Dim("b", min=1), Dim("n", min=1)
+    affine_in, lookup_in = (torch.ones(3, 4), torch.ones(3, dtype=torch.int64)), torch.ones(3, 2)
+    return {
+        "affine": export(Affine().eval(), affine_in, dynamic_shapes=({0: b}, {0: b})),
+        "lookup": export(Lookup().eval(), (lookup_in.long(),), dynamic_shapes=({0: b, 1: n},)),
+        "total": export(Total().eval(), (torch.ones(3),), dynamic_shapes=({0: n},)),
+    }
+
+
 @pytest.fixture(scope="session")
 def recommender(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A recommender package of 40 items named i1..i40."""
-    programs = export_recommender()
     path = tmp_path_factory.mktemp("models") / "recommender"
     write_package(
         path,
         name="recommender",
         task="recommend",
-        programs=programs,
+        programs=export_recommender(),
         tensors={"items": {"embedding": Encode().table.detach()}},
         vocabularies={"item": ["", *(f"i{n}" for n in range(1, NUM_ITEMS + 1))]},
         metrics={},
         lineage={},
-        config={"max_history": 10, "retrieve_k": 20, "dimension": DIMENSION, "user_features": ["age", "vip"]},
+        config={"max_history": 10, "user_features": ["age", "vip"], "popular": POPULAR},
     )
     return path
 
 
 @pytest.fixture(scope="session")
 def generic(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A generic package with a two-input program and an embedding look-up."""
-    b = torch.export.Dim("b", min=1)
-    n = torch.export.Dim("n", min=1)
-    affine = torch.export.export(
-        Affine().eval(), (torch.ones(3, 4), torch.ones(3, dtype=torch.int64)), dynamic_shapes=({0: b}, {0: b})
-    )
-    lookup = torch.export.export(
-        Lookup().eval(), (torch.ones(3, 2, dtype=torch.int64),), dynamic_shapes=({0: b, 1: n},)
-    )
+    """A generic package: two inputs, an embedding look-up, and a program that cannot batch."""
     path = tmp_path_factory.mktemp("models") / "generic"
     write_package(
         path,
         name="generic",
         task="generic",
-        programs={"affine": affine, "lookup": lookup},
+        programs=export_generic(),
         tensors={},
         vocabularies={},
         metrics={},
@@ -124,14 +136,26 @@ def generic(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 class Server(NamedTuple):
-    """A running server process."""
+    """A running server process; `log` is what it wrote to stderr."""
 
     url: str
     process: subprocess.Popen
+    log: pathlib.Path
 
     @property
     def address(self) -> str:
         return self.url.removeprefix("http://")
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the model's workers, loaded or loading."""
+        pid = self.process.pid
+        return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    @property
+    def lines(self) -> list[dict]:
+        """What it logged so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -139,18 +163,24 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def running(package: pathlib.Path, home: pathlib.Path, *flags: str) -> Iterator[Server]:
-    """Serve `package` on a free port until the block ends."""
-    command = [sys.executable, "-c", COMMAND, "serve", str(package), "--port", "0", "-o", "json"]
+def running(package: pathlib.Path, home: pathlib.Path, *flags: str, before: str = "pass") -> Iterator[Server]:
+    """Serve `package` on a free port until the block ends; `before` is run in the server's process first."""
+    code = f"{before}; {COMMAND}"
+    command = [sys.executable, "-c", code, "serve", str(package), "--port", "0", "-o", "json"]
     env = os.environ | {"TRADEWIND_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, env=env, text=True)
+    log = home / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*command, *flags], stdout=subprocess.PIPE, stderr=stderr, env=env, text=True
+        )
     try:
         lines = []
         while line := process.stdout.readline():
             lines.append(line)
             if line.startswith("}"):
                 break
-        yield Server(json.loads("".join(lines))["url"], process)
+        assert lines, log.read_text()
+        yield Server(json.loads("".join(lines))["url"], process, log)
     finally:
         process.kill()
         process.wait()
@@ -165,16 +195,24 @@ def recommend_server(recommender: pathlib.Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def generic_server(generic: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(generic, tmp_path_factory.mktemp("home"), "--slo", "5s") as server:
+    """The generic package, requests of at most 1 MiB, every request logged."""
+    flags = ("--slo", "5s", "--max-request-mib", "1", "--access-log", "all")
+    with running(generic, tmp_path_factory.mktemp("home"), *flags) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def small_server(generic: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The generic package with a request limit of 1 MiB."""
-    flags = ("--slo", "5s", "--max-request-mib", "1")
-    with running(generic, tmp_path_factory.mktemp("home"), *flags) as server:
-        yield server
+def client() -> Iterator[httpx2.Client]:
+    """A client that keeps its connections; a new one costs more than a request."""
+    with httpx2.Client(trust_env=False, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def engine(generic: pathlib.Path) -> Iterator[Engine]:
+    """A dispatcher over real workers of the generic package, in an event loop of its own."""
+    with Engine.running(generic) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

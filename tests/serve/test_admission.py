@@ -2,7 +2,7 @@
 
 import pytest
 
-from tradewind.serve.admission import Load, decide
+from tradewind.serve.admission import Load, decide, waited_too_long
 from tradewind.serve.profile import Profile
 
 
@@ -21,9 +21,12 @@ def flat_profile() -> Profile:
         (0.023, Load(free_at_s=100.010, rows_ahead=9), True),  # rides in the same batch
         (0.023, Load(free_at_s=100.010, rows_ahead=10), False),  # one full batch goes first
         (0.023, Load(free_at_s=100.010, rows_ahead=10, num_workers=2), True),  # on the other worker
-        (0.033, Load(free_at_s=100.010, rows_ahead=10), True),
-        (0.033, Load(free_at_s=90.0, rows_ahead=20), True),  # a time in the past means idle
-        (0.001, Load(free_at_s=100.0, rows_ahead=0, probe=True), True),
+        (0.035, Load(free_at_s=100.010, rows_ahead=10), True),
+        (0.037, Load(free_at_s=90.0, rows_ahead=20), True),  # a time in the past means now
+        (0.011, Load(free_at_s=100.0, rows_ahead=0, idle=True), True),  # the fastest run would make it
+        (0.009, Load(free_at_s=100.0, rows_ahead=0, idle=True), False),  # not even that one
+        (0.001, Load(free_at_s=100.0, rows_ahead=0, idle=True, unmeasured_s=1.1), True),  # to measure again
+        (0.001, Load(free_at_s=100.0, rows_ahead=0, unmeasured_s=1.1), False),  # work is under way
     ],
 )
 def test_a_request_is_admitted_when_its_predicted_completion_meets_its_deadline(budget_s, load, admitted):
@@ -36,7 +39,7 @@ def test_a_refusal_says_how_long_to_stay_away():
     verdict = decide(100.0, 100.010, 1, Load(free_at_s=100.0, rows_ahead=100), flat_profile())
     assert not verdict.admit
     assert verdict.retry_after_s == pytest.approx(verdict.finish_s - 100.010)
-    assert verdict.finish_s == pytest.approx(100.0 + 10 * 0.010 + 0.012)
+    assert verdict.finish_s == pytest.approx(100.0 + 10 * 0.012 + 0.012)
 
 
 def test_rows_count_not_requests():
@@ -46,3 +49,17 @@ def test_rows_count_not_requests():
     large = decide(100.0, 100.015, 8, load, flat_profile())
     assert small.admit
     assert not large.admit
+
+
+def test_a_batch_is_expected_to_grow_as_large_as_the_one_before():
+    """What rides with a request until the worker is free makes its batch slower, and is foreseen."""
+    profile = Profile({1: 0.010, 10: 0.030})
+    alone = Load(free_at_s=100.010, rows_ahead=0)
+    assert decide(100.0, 100.030, 1, alone, profile).admit
+    assert not decide(100.0, 100.030, 1, alone._replace(rows_running=10), profile).admit
+
+
+@pytest.mark.parametrize(("waited_s", "refused"), [(0.0, False), (0.009, False), (0.011, True), (1.0, True)])
+def test_a_request_read_late_is_turned_away(waited_s, refused):
+    """More than a tenth of 50 ms, beyond what clocks may be wrong by, and a request is refused unread."""
+    assert waited_too_long(waited_s, 0.050) is refused

@@ -29,10 +29,25 @@ def test_everything_that_fits_runs_at_once():
     assert choose(queue, 0.0, linear_profile(), 16) == ([0, 1, 2], [])
 
 
-def test_the_earliest_deadline_sets_the_size():
-    """With 6 ms left for the first, four rows (bound 6 ms) run and the rest wait."""
+def test_an_urgent_request_gets_a_small_batch_when_the_others_can_wait():
+    """With 6 ms left for the first, four rows (bound 6 ms) run, and the rest still make it afterwards."""
     queue = [Job(0.00601), *(Job(1.0) for _ in range(9))]
-    assert choose(queue, 0.0, linear_profile(), 16).run == [0, 1, 2, 3]
+    assert choose(queue, 0.0, linear_profile(), 16) == ([0, 1, 2, 3], [])
+
+
+def test_an_urgent_request_is_given_up_when_the_others_cannot_wait():
+    """Where a small batch first would make sixteen others late, those run and the urgent one is given up."""
+    queue = [Job(0.005), *(Job(0.0205) for _ in range(16))]
+    assert choose(queue, 0.0, linear_profile(), 16) == (list(range(1, 17)), [0])
+
+
+def test_under_overload_batches_stay_full():
+    """Deadlines 1 ms apart, as arrivals faster than the worker leave them: one full batch runs, not a few urgent."""
+    queue = [Job(0.004 + 0.001 * i) for i in range(40)]
+    run, late = choose(queue, 0.0, linear_profile(), 16)
+    assert len(run) == 16
+    assert late == list(range(run[0]))
+    assert queue[run[0]].deadline_s >= linear_profile().bound_s(16) > queue[run[0] - 1].deadline_s
 
 
 def test_what_cannot_be_in_time_is_given_up_and_does_not_shrink_the_batch():
@@ -63,19 +78,23 @@ def test_an_empty_queue_asks_for_nothing():
     assert choose([], 0.0, linear_profile(), 16) == ([], [])
 
 
-jobs = st.builds(Job, st.floats(0, 0.05), st.integers(1, 8), st.sampled_from("ab"))
+jobs = st.builds(Job, st.floats(0, 0.05), st.integers(1, 8), st.sampled_from("ab"), st.just(False))
 
 
 @given(queue=st.lists(jobs, max_size=40).map(lambda q: sorted(q, key=lambda j: j.deadline_s)))
 def test_choice_properties(queue):
     """Work-conserving, within the batch limit, one key, earliest first, nothing both run and given up."""
-    run, late = choose(queue, 0.0, linear_profile(), 16)
+    profile = linear_profile()
+    run, late = choose(queue, 0.0, profile, 16)
+    rows = sum(queue[i].rows for i in run)
     assert not set(run) & set(late)
-    assert sum(queue[i].rows for i in run) <= 16
+    assert rows <= 16
     assert len({queue[i].key for i in run}) <= 1
-    assert all(queue[i].deadline_s < linear_profile().latency_s(queue[i].rows) for i in late)
-    if len(late) < len(queue):
-        assert run[0] == len(late)
+    assert run == sorted(run)
+    for i in late:
+        hopeless = queue[i].deadline_s < profile.latency_s(queue[i].rows)
+        assert hopeless or (run and queue[i].deadline_s < profile.bound_s(16))
+    if any(job.deadline_s >= profile.latency_s(job.rows) for job in queue):
+        assert run
     if len(run) > 1:
-        rows = sum(queue[i].rows for i in run)
-        assert linear_profile().bound_s(rows) <= queue[run[0]].deadline_s
+        assert profile.latency_s(rows) <= queue[run[0]].deadline_s

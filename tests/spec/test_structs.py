@@ -53,7 +53,7 @@ def test_stored_specs_ignore_what_they_do_not_know() -> None:
 
 def test_importing_is_light() -> None:
     """Importing spec and store loads no heavy library."""
-    heavy = ["torch", "numpy", "pyarrow", "sqlalchemy", "starlette", "httpx2", "httpx", "obstore", "psycopg"]
+    heavy = ["torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "httpx", "obstore", "psycopg"]
     code = f"import sys, tradewind.spec, tradewind.store; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""One line per answered request; at high rates only what went wrong, and a count of the rest."""
+"""One line per answered request; at high rates only what went wrong on our side, and a count of the rest."""
 
 import time
 from collections.abc import Callable
@@ -21,14 +21,16 @@ class AccessLog:
         self._written = 0
         self._left_out = 0
 
-    def write(self, route: str, request_id: str, code: int, seconds: float) -> None:
+    def write(self, route: str, request_id: str, code: int, seconds: float, error: str = "") -> None:
         if self._mode == "off" or (self._mode == "auto" and not self._room() and code < 500):
             self._left_out += 1
             return
-        more = {"left_out": self._left_out} if self._left_out and self._mode == "auto" else {}
-        self._left_out = 0
-        ms = round(seconds * 1e3, 3)
-        self._log.info("request", request_id=request_id, route=route, code=code, ms=ms, **more)
+        more: dict[str, object] = {"error": error} if error else {}
+        if self._left_out:
+            more["left_out"], self._left_out = self._left_out, 0
+        self._log.info(
+            "request", request_id=request_id, route=route, code=code, ms=round(seconds * 1e3, 3), **more
+        )
 
     def _room(self) -> bool:
         second = int(self._clock())

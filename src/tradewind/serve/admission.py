@@ -4,6 +4,16 @@ from typing import NamedTuple
 
 from tradewind.serve.profile import Profile
 
+DOOR_SHARE = 0.1
+"""A request that has spent this share of its budget before it was read is refused unread.
+
+Reading costs as much as ranking a row. A front process that reads everything in turn, late or not, falls ever
+further behind; one that turns the late away unread keeps its time for those it can still help.
+"""
+CLOCK_ERROR_S = 0.005
+"""How wrong an arrival time may be: the kernel counts in ticks of up to 4 ms, the event loop in milliseconds."""
+PROBE_AFTER_S = 1.0
+
 
 class Load(NamedTuple):
     """What stands before a new request."""
@@ -12,9 +22,13 @@ class Load(NamedTuple):
     """When the first worker is free; `now` or earlier when one is idle."""
     rows_ahead: int
     """Queued rows with an earlier deadline."""
+    rows_running: int = 0
+    """Rows of the largest batch under way: the next one is likely to grow as large until it starts."""
     num_workers: int = 1
-    probe: bool = False
-    """Nothing has been measured for a while: one request may try although the profile says no."""
+    idle: bool = False
+    """A worker has nothing to do, and nothing is queued."""
+    unmeasured_s: float = 0.0
+    """Seconds since a batch was last measured."""
 
 
 class Verdict(NamedTuple):
@@ -25,17 +39,24 @@ class Verdict(NamedTuple):
     retry_after_s: float
 
 
+def waited_too_long(waited_s: float, budget_s: float) -> bool:
+    """Whether to turn a request away at the door."""
+    return waited_s - CLOCK_ERROR_S > DOOR_SHARE * budget_s
+
+
 def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profile) -> Verdict:
     """Admit when the predicted completion meets the deadline.
 
-    The rows ahead drain in full batches over all workers; the request rides in the batch after those.
+    The rows ahead drain in full batches over all workers; the request rides in the batch after those. An idle worker
+    tries what was ever fast enough, and once in a while anything: a profile that says no would never be corrected.
     """
     batch = profile.max_batch
     full, rest = divmod(load.rows_ahead, batch)
     if rest + rows > batch:
         full, rest = full + 1, 0
     rounds = full // load.num_workers
-    start = max(now, load.free_at_s) + rounds * profile.latency_s(batch)
-    finish = start + profile.bound_s(min(rest + rows, batch))
+    start = max(now, load.free_at_s) + rounds * profile.bound_s(batch)
+    finish = start + profile.bound_s(min(max(rest + rows, load.rows_running), batch))
     late = finish - deadline_s
-    return Verdict(late <= 0 or load.probe, finish, max(late, 0.0))
+    tries = load.idle and (deadline_s - now >= profile.fastest_s or load.unmeasured_s > PROBE_AFTER_S)
+    return Verdict(late <= 0 or tries, finish, max(late, 0.0))

@@ -1,172 +1,96 @@
-"""The HTTP application of one replica."""
+"""What happens around every route: errors become JSON, answers are counted, timed and logged once."""
 
+import itertools
+import math
+import secrets
 import time
-import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
+from asyncio import Future
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
-import msgspec
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+import structlog
 
-import tradewind
 from tradewind import names
-from tradewind.serve.body import read_body
-from tradewind.serve.deadline import budget_s
-from tradewind.serve.dispatch import Result
 from tradewind.serve.errors import RequestError
-from tradewind.serve.openapi import describe
-from tradewind.serve.protocols import recommend, v2
-from tradewind.serve.recommender import RecommendModel
+from tradewind.serve.handlers import Handlers
+from tradewind.serve.http import Pending, Request, Response, failure
+from tradewind.serve.jobs import Result
 from tradewind.serve.replica import Replica
-from tradewind.serve.served import Prepared, ServedModel
+from tradewind.serve.routes import Work
 
-Handler = Callable[[Request], Awaitable[Response]]
-JSON = "application/json"
+REQUEST_ID = names.HEADER_REQUEST_ID.encode()
+MAX_ID_CHARACTERS = 128
+CLIENT_LEFT = 499
+"""Counted and logged where the client closed its connection before it had its answer."""
+NO_TIME = failure(429, "the server is too busy to answer this request in time", (("retry-after", "1"),))
 
-
-def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return `content` as JSON."""
-    return Response(msgspec.json.encode(content), status, headers, JSON)
-
-
-def build_app(replica: Replica) -> Starlette:
-    """Return the routes of `replica`, every error of which is JSON `{"error": ...}`."""
-    api = Api(replica)
-    model = "/v2/models/{model}"
-    routes = [
-        Route("/v2/health/live", api.live, methods=["GET"]),
-        Route("/v2/health/ready", api.ready, methods=["GET"]),
-        Route("/v2", api.server_metadata, methods=["GET"]),
-        *(
-            route
-            for path in (model, model + "/versions/{version}")
-            for route in (
-                Route(path, api.model_metadata, methods=["GET"]),
-                Route(path + "/ready", api.model_ready, methods=["GET"]),
-                Route(path + "/infer", observed(replica, "infer", api.infer), methods=["POST"]),
-            )
-        ),
-        Route("/metrics", api.metrics, methods=["GET"]),
-        Route("/openapi.json", api.openapi, methods=["GET"]),
-    ]
-    if replica.recommender is not None:
-        routes.append(Route("/v1/recommend", observed(replica, "recommend", api.recommend), methods=["POST"]))
-    handlers: dict[Any, Any] = {RequestError: on_request_error, HTTPException: on_http_exception}
-    return Starlette(routes=routes, exception_handlers=handlers)
+log = structlog.get_logger()
+Answer = TypeVar("Answer")
 
 
-def observed(replica: Replica, route: str, handler: Handler) -> Handler:
-    """Wrap a handler so that its answer, good or bad, is counted, timed and logged once."""
+class Exchange(NamedTuple):
+    """A request on its way to its answer."""
 
-    async def handle(request: Request) -> Response:
-        start = time.perf_counter()
-        request_id = request.headers.get(names.HEADER_REQUEST_ID, "")[:128] or uuid.uuid4().hex
-        request.state.request_id = request_id
-        try:
-            response = await handler(request)
-        except RequestError as error:
-            response = await on_request_error(request, error)
-        response.headers[names.HEADER_REQUEST_ID] = request_id
-        replica.closing(response)
-        replica.observe(route, request_id, response.status_code, time.perf_counter() - start)
-        return response
-
-    return handle
+    route: str
+    request_id: str
+    arrived_s: float
 
 
-async def on_request_error(request: Request, error: RequestError) -> Response:
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-    if error.status in (408, 413):
-        headers["connection"] = "close"
-    return json_response({"error": str(error)}, error.status, headers)
-
-
-async def on_http_exception(request: Request, error: HTTPException) -> Response:
-    return json_response({"error": error.detail}, error.status_code, dict(error.headers or {}))
-
-
-class Api:
-    """The handlers, one per route."""
+class App:
+    """Answers the requests of one replica."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        document = describe(list(replica.models), replica.version, replica.recommender is not None)
-        self._openapi = msgspec.json.encode(document)
+        self._routes = Handlers(replica).routes()
+        self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
 
-    async def live(self, request: Request) -> Response:
-        return json_response(v2.Live())
+    def answer(self, request: Request) -> Response | Pending:
+        """Answer a request, or say what will. Never raises."""
+        route = self._routes.find(request)
+        if _guarded(lambda: route.no_time(request)) is True:
+            self._replica.metrics.observe_request(route.name, NO_TIME.status, 0.0, in_deadline=False)
+            return NO_TIME
+        exchange = Exchange(route.name, self._request_id(request), request.arrived_s)
+        answer = _guarded(lambda: route.handle(request))
+        if isinstance(answer, Response):
+            return self._done(exchange, answer)
+        leave = partial(self._replica.dispatcher.cancel, answer.program, answer.job)
+        return Pending(answer.job.future, partial(self._respond, exchange, answer), leave)
 
-    async def ready(self, request: Request) -> Response:
-        return self._readiness()
+    def unread(self, response: Response) -> None:
+        """Count an answer to a request that could not be read."""
+        self._replica.metrics.observe_request("unread", response.status, 0.0, in_deadline=False)
 
-    async def server_metadata(self, request: Request) -> Response:
-        return json_response(v2.ServerMetadata(name="tradewind", version=tradewind.__version__))
+    def _respond(self, exchange: Exchange, work: Work, future: "Future[Result]") -> Response:
+        if future.cancelled():
+            response = Response(CLIENT_LEFT, b"")
+        else:
+            response = _guarded(lambda: work.render(future.result()))
+        return self._done(exchange, response, work.job.deadline_s)
 
-    async def model_metadata(self, request: Request) -> Response:
-        return json_response(v2.metadata(self._model(request), self._replica.version))
+    def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
+        now = time.monotonic()
+        route, request_id, arrived_s = exchange
+        in_deadline = response.status == 200 and now <= deadline_s
+        self._replica.observe(route, request_id, response, now - arrived_s, in_deadline)
+        headers = (*response.headers, (names.HEADER_REQUEST_ID, request_id))
+        return response._replace(headers=headers, close=response.close or self._replica.draining)
 
-    async def model_ready(self, request: Request) -> Response:
-        self._model(request)
-        return self._readiness()
+    def _request_id(self, request: Request) -> str:
+        stated = request.header(REQUEST_ID)
+        if stated and stated.isascii() and stated.isprintable():
+            return stated[:MAX_ID_CHARACTERS]
+        return f"{self._prefix}-{next(self._numbers)}"
 
-    async def infer(self, request: Request) -> Response:
-        model = self._model(request)
-        body = await read_body(request, self._replica.max_bytes)
-        inference = v2.parse(body, request.headers.get(v2.HEADER_LENGTH))
-        v2.check_outputs(model, inference.request)
-        prepared = model.prepare(inference.inputs, inference.request.parameters)
-        result = await self._run(request, model, prepared, v2.timeout_us(inference.request))
-        answer = v2.render(model, self._replica.version, inference, model.finish(result.tensors))
-        if answer.header_length is None:
-            return Response(answer.body, media_type=JSON)
-        headers = {v2.HEADER_LENGTH: str(answer.header_length)}
-        return Response(answer.body, headers=headers, media_type="application/octet-stream")
 
-    async def recommend(self, request: Request) -> Response:
-        model = self._replica.recommender
-        assert isinstance(model, RecommendModel)
-        body = await read_body(request, self._replica.max_bytes)
-        prepared, k = recommend.parse(body, model.catalogue)
-        result = await self._run(request, model, prepared, None)
-        return json_response(recommend.render(self._replica.label, k, result.tensors, model.catalogue))
-
-    async def metrics(self, request: Request) -> Response:
-        return Response(self._replica.render_metrics(), media_type=CONTENT_TYPE_LATEST)
-
-    async def openapi(self, request: Request) -> Response:
-        return Response(self._openapi, media_type=JSON)
-
-    async def _run(
-        self, request: Request, model: ServedModel, prepared: Prepared, timeout_us: int | None
-    ) -> Result:
-        budget = budget_s(
-            request.headers.get(names.HEADER_DEADLINE), self._replica.spec.slo.latency_ms, timeout_us
-        )
-        return await self._replica.dispatcher.submit(
-            model.program, prepared.tensors, rows=prepared.rows, key=prepared.key, budget_s=budget
-        )
-
-    def _model(self, request: Request) -> ServedModel:
-        name, version = request.path_params["model"], request.path_params.get("version")
-        model = self._replica.models.get(name)
-        if model is None:
-            raise RequestError(
-                404, f"unknown model {name[:80]!r}; this server has {', '.join(self._replica.models)}"
-            )
-        if version not in (None, self._replica.version):
-            raise RequestError(
-                404, f"unknown version {version[:80]!r} of {name!r}; it is {self._replica.version}"
-            )
-        return model
-
-    def _readiness(self) -> Response:
-        if self._replica.ready:
-            return json_response(v2.Ready())
-        raise RequestError(503, self._replica.why_not_ready, 1.0)
+def _guarded(call: Callable[[], Answer]) -> Answer | Response:
+    try:
+        return call()
+    except RequestError as error:
+        again = error.retry_after_s
+        wait = () if again is None else (("retry-after", str(max(1, round(again)))),)
+        return failure(error.status, str(error), wait)
+    except Exception:  # a bug of ours: the client sees a 500, the log the traceback
+        log.exception("bug")
+        return failure(500, "internal error; the server's log says where")

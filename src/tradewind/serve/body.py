@@ -1,44 +1,21 @@
-"""Reading a request's body within its limits: size, decompressed size, time."""
+"""A request's body, decompressed within its limit."""
 
-import asyncio
 import zlib
 
-from starlette.requests import ClientDisconnect, Request
-
 from tradewind.serve.errors import RequestError
+from tradewind.serve.http import Request
 
-READ_TIMEOUT_S = 30.0
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return the whole body, decompressed.
+def plain_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body without its content encoding.
 
-    Raises RequestError: 413 over `max_bytes` (before or after decompression), 408 when the client stalls,
-    415 for an encoding that is not gzip or deflate, 400 for damaged compressed data.
+    Raises RequestError: 413 when it is over `max_bytes` once decompressed, 415 for an encoding that is not gzip
+    or deflate, 400 for damaged compressed data.
     """
-    stated = request.headers.get("content-length", "0")
-    if stated.isdigit() and int(stated) > max_bytes:
-        raise _too_large(max_bytes)
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            raw = await _collect(request, max_bytes)
-    except TimeoutError:
-        raise RequestError(408, f"the body did not arrive inside {READ_TIMEOUT_S:.0f} s") from None
-    except ClientDisconnect:
-        raise RequestError(400, "the client left before its body was complete") from None
-    return raw if encoding in ("identity", "") else _decompress(raw, encoding, max_bytes)
-
-
-async def _collect(request: Request, max_bytes: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    encoding = (request.header(b"content-encoding") or "identity").lower()
+    return request.body if encoding == "identity" else _decompress(request.body, encoding, max_bytes)
 
 
 def _decompress(data: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -50,11 +27,7 @@ def _decompress(data: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         raise RequestError(400, f"the body is not valid {encoding}") from None
     if len(plain) > max_bytes:
-        raise _too_large(max_bytes)
+        raise RequestError(413, f"the request is larger than {max_bytes} bytes")
     if not inflater.eof or inflater.unused_data:
         raise RequestError(400, f"the body is not valid {encoding}")
     return plain
-
-
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError(413, f"the request is larger than {max_bytes} bytes")

@@ -3,22 +3,39 @@
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
-from tradewind.serve.dispatch import Tensor
+from tradewind.errors import TradewindError
 from tradewind.serve.errors import RequestError
-from tradewind.serve.served import Prepared
+from tradewind.serve.jobs import Prepared, Tensor
 
 DEFAULT_K = 10
 MAX_UNIX_S = 1 << 40
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a package's config serving reads; other keys are the model's own."""
+    """What of a recommender package's config serving reads; other keys are the model's own."""
 
-    max_history: int = 50
+    max_history: Annotated[int, msgspec.Meta(ge=1)] = 50
     user_features: tuple[str, ...] = ()
+    popular: tuple[int, ...] = ()
+    """Positions, best first: the answer to a user without a history."""
+
+
+def settings_of(config: Mapping[str, object], num_items: int) -> Settings:
+    """Return the settings. Raises TradewindError naming what the package's config has wrong."""
+    try:
+        settings = msgspec.convert(config, Settings)
+    except msgspec.ValidationError as error:
+        raise TradewindError(f"the package's config cannot be served: {error}; publish it anew") from None
+    for position in settings.popular:
+        if not 1 <= position <= num_items:
+            raise TradewindError(
+                f"the package's config cannot be served: popular item {position} is not one of 1 to {num_items}"
+            )
+    return settings
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -39,7 +56,7 @@ class Catalogue:
         max_k: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        settings = msgspec.convert(config, Settings)
+        settings = settings_of(config, len(items) - 1)
         self.items = items
         self.max_k = max_k
         self.user_features = settings.user_features

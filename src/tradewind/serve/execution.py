@@ -15,7 +15,7 @@ import structlog
 from tradewind.errors import TradewindError
 from tradewind.serve import wire
 
-MAX_RESTART_DELAY_S = 10.0
+FIRST_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.05, 10.0
 
 log = structlog.get_logger()
 _decode_reply: Callable[[bytes], wire.Reply] = msgspec.json.Decoder(wire.Reply).decode
@@ -23,6 +23,9 @@ _decode_reply: Callable[[bytes], wire.Reply] = msgspec.json.Decoder(wire.Reply).
 
 class WorkerLost(Exception):
     """The worker died before it answered."""
+
+    def __str__(self) -> str:
+        return "it ended before it was loaded"
 
 
 class WorkerOptions(NamedTuple):
@@ -33,8 +36,12 @@ class WorkerOptions(NamedTuple):
     candidates: int
     index_kind: str = "exact"
     threads: int = 1
+    digest: str = ""
+    """The package must be this one; "" for whatever is there."""
+    repeats: int = 5
+    """Runs of each batch size that are measured at start-up, after one to warm up."""
 
-    def command(self, fd: int, measured: bool) -> list[str]:
+    def command(self, fd: int) -> list[str]:
         return [
             *(sys.executable, "-m", "tradewind.serve.worker", self.package),
             *("--fd", str(fd)),
@@ -42,7 +49,8 @@ class WorkerOptions(NamedTuple):
             *("--candidates", str(self.candidates)),
             *("--index", self.index_kind),
             *("--threads", str(self.threads)),
-            "--measure" if measured else "--no-measure",
+            *("--digest", self.digest),
+            *("--repeats", str(self.repeats)),
         ]
 
 
@@ -59,14 +67,14 @@ class Worker(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     @classmethod
-    async def start(cls, options: WorkerOptions, measured: bool) -> "Worker":
+    async def start(cls, options: WorkerOptions) -> "Worker":
         """Start the process; it can be called once `ready` has returned."""
         ours, theirs = socket.socketpair()
         env = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
         with theirs:
             fd = theirs.fileno()
             process = subprocess.Popen(
-                options.command(fd, measured),
+                options.command(fd),
                 pass_fds=[fd],
                 env=env,
                 start_new_session=True,
@@ -96,11 +104,14 @@ class Worker(asyncio.Protocol):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """Close the socket, end the process, and reap it."""
+    async def stop(self) -> int:
+        """Close the socket, end the process, and reap it; return its exit code.
+
+        In a thread: a process that holds gigabytes or a device takes its time to go, and nobody else is to wait.
+        """
         self._transport.close()
         self.kill()
-        self.process.wait()
+        return await asyncio.to_thread(self.process.wait)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
@@ -147,28 +158,26 @@ class Pool:
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
 
     async def start(self) -> tuple[wire.Description, bytes]:
         """Start the first worker and return what it serves; the others follow in the background.
 
         Raises TradewindError with the worker's own words when the package cannot be loaded.
         """
-        worker = await Worker.start(self._options, measured=True)
+        worker = await Worker.start(self._options)
         try:
-            description = await worker.ready()
+            description, vocabulary = await worker.ready()
         except WorkerLost:
-            worker.stop()
-            raise TradewindError(
-                f"the model worker ended with code {worker.process.returncode} while loading {self._options.package}"
-            ) from None
+            code, package = await worker.stop(), self._options.package
+            raise TradewindError(f"the model worker ended with code {code} while loading {package}") from None
         except TradewindError:
-            worker.stop()
+            await worker.stop()
             raise
+        self._options = self._options._replace(digest=description.digest, repeats=1)
         self._adopt(worker)
         for _ in range(self._target - 1):
             self._spawn(self._replace())
-        return description
+        return description, vocabulary
 
     @property
     def size(self) -> int:
@@ -197,12 +206,10 @@ class Pool:
 
     async def close(self) -> None:
         """Stop every worker."""
-        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for worker in (*self._idle, *self._busy):
-            worker.stop()
+        await asyncio.gather(*(worker.stop() for worker in (*self._idle, *self._busy)))
 
     def _adopt(self, worker: Worker) -> None:
         self._idle.append(worker)
@@ -218,27 +225,31 @@ class Pool:
         self._busy.discard(worker)
         if worker in self._idle:
             self._idle.remove(worker)
-        worker.stop()
         self.restarts += 1
-        log.warning("worker lost", pid=worker.process.pid, exit_code=worker.process.returncode)
         self._on_change()
+        code = await worker.stop()
+        log.warning("worker lost", pid=worker.process.pid, exit_code=code)
         await self._replace()
 
     async def _replace(self) -> None:
-        delay_s = 0.05
-        while not self._stopping:
-            worker = await Worker.start(self._options, measured=False)
+        """Add one loaded worker, however often it takes."""
+        delay_s = FIRST_RESTART_DELAY_S
+        while True:
             try:
-                await worker.ready()
-            except asyncio.CancelledError:
-                worker.stop()
-                raise
-            except (WorkerLost, TradewindError) as error:
-                worker.stop()
+                self._adopt(await self._load())
+            except (WorkerLost, TradewindError, OSError) as error:
                 log.error("worker did not start", error=str(error), retry_in_s=delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
             else:
-                self._adopt(worker)
                 self._on_change()
                 return
+
+    async def _load(self) -> Worker:
+        worker = await Worker.start(self._options)
+        try:
+            await worker.ready()
+        except BaseException:  # also when this server closes meanwhile: nobody else knows of the process
+            await worker.stop()
+            raise
+        return worker

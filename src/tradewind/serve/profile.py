@@ -1,7 +1,11 @@
 """How long a batch takes, per batch size: measured at start-up, kept current while serving."""
 
+import bisect
+import itertools
 import statistics
 from collections.abc import Callable, Mapping
+
+OUTLIER = 3.0
 
 
 def batch_sizes(max_batch: int) -> list[int]:
@@ -34,62 +38,66 @@ class Profile:
 
     def __init__(self, points: Mapping[int, float], weight: float = 0.1) -> None:
         self._sizes = sorted(points)
-        self._mean = {n: points[n] for n in self._sizes}
-        self._deviation = {n: 0.1 * points[n] for n in self._sizes}
+        self.max_batch = self._sizes[-1]
+        self._mean = list(itertools.accumulate((points[n] for n in self._sizes), max))
+        self._deviation = [0.1 * mean for mean in self._mean]
         self._weight = weight
-        self._tabulate()
-
-    @property
-    def max_batch(self) -> int:
-        return self._sizes[-1]
+        self._near = [_near(size, self._sizes) for size in range(self.max_batch + 1)]
+        self.fastest_s = self._mean[0]
+        """The fastest run that was seen, of any size."""
 
     @property
     def points(self) -> dict[int, float]:
         """Current mean seconds at each measured batch size."""
-        return dict(self._mean)
+        return dict(zip(self._sizes, self._mean, strict=True))
 
     def latency_s(self, size: int) -> float:
         """Return the expected seconds of a batch of `size` rows."""
-        return self._means[min(size, self.max_batch)] * max(1.0, size / self.max_batch)
+        return self._between(self._mean, size)
 
     def bound_s(self, size: int) -> float:
         """Return the seconds that a batch of `size` rows should stay under."""
-        return self._bounds[min(size, self.max_batch)] * max(1.0, size / self.max_batch)
+        return self._between(self._mean, size) + 2.0 * self._between(self._deviation, size)
 
     def largest_within(self, budget_s: float, limit: int) -> int:
         """Return the largest batch, at most `limit`, whose bound fits `budget_s`; 0 when none does."""
-        size = min(limit, self.max_batch)
-        while size and self._bounds[size] > budget_s:
-            size -= 1
-        return size
+        sizes = range(1, min(limit, self.max_batch) + 1)
+        return bisect.bisect_right(sizes, budget_s, key=self.bound_s)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Take in one measured batch; the measured sizes on either side move in proportion to nearness."""
-        for point, near in self._neighbours(size):
-            expected = self.latency_s(size)
+        """Take in one measured batch; the measured sizes on either side move in proportion to nearness.
+
+        One stall says little about the next batch, so that no single run counts for more than `OUTLIER` times what
+        was expected; a lasting slow-down is followed all the same, within a few batches.
+        """
+        self.fastest_s = min(self.fastest_s, seconds)
+        expected = self.latency_s(size)
+        error = min(seconds, OUTLIER * expected) - expected
+        below, above, share = self._near[min(size, self.max_batch)]
+        for i, near in ((below, 1.0 - share), (above, share)):
             step = self._weight * near
-            error = seconds - expected
-            self._deviation[point] += step * (abs(error) - self._deviation[point])
-            self._mean[point] = max(1e-6, self._mean[point] + step * error)
-        self._tabulate()
+            self._move(self._mean, i, self._mean[i] + step * error)
+            self._move(self._deviation, i, self._deviation[i] + step * (abs(error) - self._deviation[i]))
 
-    def _neighbours(self, size: int) -> list[tuple[int, float]]:
-        below = max((n for n in self._sizes if n <= size), default=self._sizes[0])
-        above = min((n for n in self._sizes if n >= size), default=self._sizes[-1])
-        if below == above:
-            return [(below, 1.0)]
-        share = (size - below) / (above - below)
-        return [(below, 1.0 - share), (above, share)]
+    def _between(self, levels: list[float], size: int) -> float:
+        if size > self.max_batch:
+            return levels[-1] * size / self.max_batch
+        below, above, share = self._near[size]
+        return levels[below] + share * (levels[above] - levels[below])
 
-    def _tabulate(self) -> None:
-        self._means = self._table(self._mean)
-        spread = self._table(self._deviation)
-        self._bounds = [m + 2.0 * d for m, d in zip(self._means, spread, strict=True)]
+    def _move(self, levels: list[float], i: int, value: float) -> None:
+        """Set a level. What was measured now corrects what was measured before: no smaller batch is slower."""
+        levels[i] = value = max(value, 1e-6)
+        for j in range(i):
+            levels[j] = min(levels[j], value)
+        for j in range(i + 1, len(levels)):
+            levels[j] = max(levels[j], value)
 
-    def _table(self, points: Mapping[int, float]) -> list[float]:
-        table = [0.0] * (self.max_batch + 1)
-        value = 0.0
-        for size in range(1, self.max_batch + 1):
-            value = max(value, sum(points[n] * near for n, near in self._neighbours(size)))
-            table[size] = value
-        return table
+
+def _near(size: int, sizes: list[int]) -> tuple[int, int, float]:
+    """Return the measured sizes below and above `size`, by index, and how far `size` is on the way between."""
+    above = min(bisect.bisect_left(sizes, size), len(sizes) - 1)
+    below = max(above - 1, 0)
+    if sizes[above] <= size or above == below:
+        return above, above, 0.0
+    return below, above, (size - sizes[below]) / (sizes[above] - sizes[below])

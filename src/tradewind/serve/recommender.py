@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tradewind.serve.catalogue import DEFAULT_K, Catalogue, join
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
+from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
-from tradewind.serve.served import Prepared, check_names, check_port, check_rows
+from tradewind.serve.served import check_names, check_port, check_rows
 from tradewind.serve.wire import Port
 
 NO_SCORE = float(np.finfo(np.float32).min)
@@ -62,14 +62,17 @@ class RecommendModel:
             rows.append(self.catalogue.user(history, times, ratings, k=k, exclude_seen=exclude_seen))
         return join(rows)
 
-    def finish(self, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
-        """Return external ids, and scores that JSON can hold."""
+    def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
+        """Return external ids, and scores that JSON can hold; k of each, whatever others in the batch asked for."""
+        k = self.catalogue.check_k(parameters.get("k", DEFAULT_K))
         items, scores = tensors["items"], tensors["scores"]
-        names = [self.catalogue.items[p].encode() for p in np.frombuffer(items.data, np.int64).tolist()]
-        finite = np.nan_to_num(np.frombuffer(scores.data, np.float32), neginf=NO_SCORE)
+        positions = np.frombuffer(items.data, np.int64).reshape(items.shape)[:, :k]
+        names = [self.catalogue.items[p].encode() for p in positions.ravel().tolist()]
+        finite = np.frombuffer(scores.data, np.float32).reshape(scores.shape)[:, :k].copy()
+        finite[np.isneginf(finite)] = NO_SCORE
         return {
-            "items": Value("BYTES", items.shape, names),
-            "scores": Value("FP32", scores.shape, finite.tobytes()),
+            "items": Value("BYTES", positions.shape, names),
+            "scores": Value("FP32", finite.shape, finite.tobytes()),
         }
 
     def _positions(self, value: Value) -> npt.NDArray[np.int64]:

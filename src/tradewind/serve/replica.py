@@ -1,21 +1,23 @@
 """One server process: its models, its workers, its state, what it observed."""
 
+from collections.abc import Callable
+
 import msgspec
-import structlog
-from starlette.responses import Response
 
 from tradewind.serve import wire
 from tradewind.serve.accesslog import AccessLog
 from tradewind.serve.catalogue import Catalogue
 from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.http import Response
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 from tradewind.serve.recommender import RecommendModel
 from tradewind.serve.served import ProgramModel, ServedModel
 from tradewind.spec import EndpointSpec
 
-log = structlog.get_logger()
+LOGGED = ("infer", "recommend")
+"""Routes whose every answer is an access line; of the others only errors are."""
 UNMEASURED_S = {1: 1e-3}
 """Where a program could not be measured at start-up; the first answers correct it."""
 
@@ -33,7 +35,7 @@ class Replica:
         self.recommender: RecommendModel | None = None
         self.label = spec.model
         self.draining = False
-        self.num_active = 0
+        self.num_connections: Callable[[], int] = lambda: 0
         self.metrics = Metrics(spec.slo.latency_ms / 1e3)
         self.dispatcher = Dispatcher(self.metrics)
         self.pool = Pool(options, spec.workers, num_spares, self.dispatcher.pump)
@@ -61,23 +63,24 @@ class Replica:
     def why_not_ready(self) -> str:
         return "draining" if self.draining else "no model worker is loaded"
 
-    def closing(self, response: Response) -> None:
-        """While draining, ask the client to open no further request on this connection."""
-        if self.draining:
-            response.headers["connection"] = "close"
-
-    def observe(self, route: str, request_id: str, code: int, seconds: float) -> None:
-        self.metrics.observe_request(route, code, seconds)
-        self._access_log.write(route, request_id, code, seconds)
+    def observe(
+        self, route: str, request_id: str, response: Response, seconds: float, in_deadline: bool
+    ) -> None:
+        """Count, time and log one answer."""
+        self.metrics.observe_request(route, response.status, seconds, in_deadline)
+        if route in LOGGED or response.status >= 400:
+            error = bytes(response.body).decode() if response.status >= 400 else ""
+            self._access_log.write(route, request_id, response.status, seconds, error)
 
     def render_metrics(self) -> bytes:
         """Return the exposition, with the gauges brought up to date."""
         self.metrics.in_flight.set(self.dispatcher.in_flight)
+        self.metrics.connections.set(self.num_connections())
         self.metrics.workers.set(self.pool.size)
         self.metrics.restarts.inc(self.pool.restarts - self._restarts_seen)
         self._restarts_seen = self.pool.restarts
-        for program in self.dispatcher.programs:
-            for rows, seconds in self.dispatcher.profile(program).points.items():
+        for program, profile in self.dispatcher.profiles.items():
+            for rows, seconds in profile.points.items():
                 self.metrics.profile.labels(program, str(rows)).set(seconds)
         return self.metrics.render()
 

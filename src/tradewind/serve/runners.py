@@ -8,6 +8,7 @@ import torch
 from tradewind.models import Package
 from tradewind.retrieve import build
 from tradewind.serve import wire
+from tradewind.serve.catalogue import settings_of
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
 from tradewind.serve.tensors import DTYPES
@@ -21,7 +22,9 @@ class Runner(Protocol):
     """One callable that the front process may name in a call."""
 
     def run(self, tensors: Tensors) -> Tensors: ...
-    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program: ...
+    def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
+        """Run every batch size once to warm up and `repeats` times to measure; say what is served."""
+        ...
 
 
 def runners_of(package: Package, max_batch: int, candidates: int, index: str) -> dict[str, Runner]:
@@ -48,9 +51,9 @@ class ProgramRunner:
         values = result if isinstance(result, (tuple, list)) else (result,)
         return {p.name: value for p, value in zip(self._outputs, values, strict=True)}
 
-    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program:
+    def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
-        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock) if measured else {}
+        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
         return wire.Program(
             inputs=self._inputs, outputs=self._outputs, profile_s=profile, max_rows=self._max_rows
         )
@@ -66,22 +69,24 @@ class PipelineRunner:
     def __init__(self, package: Package, max_batch: int, candidates: int, index: str) -> None:
         embedding = package.tensors("items")["embedding"]
         self._num_items = embedding.shape[0] - 1
-        self._features = len(package.config.get("user_features", []))
-        self._history = int(package.config.get("max_history", 50))
+        settings = settings_of(package.config, self._num_items)
+        self._features = len(settings.user_features)
+        self._history = settings.max_history
         self._max_rows = max_batch
         self._recommender = Recommender(
             package,
             build(index, embedding.numpy(), skip=1),
             min(candidates, self._num_items),
             ranks="rank" in package.manifest.programs,
+            popular=settings.popular,
         )
 
     def run(self, tensors: Tensors) -> Tensors:
         return self._recommender(tensors)
 
-    def describe(self, clock: Callable[[], float], measured: bool) -> wire.Program:
+    def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
-        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock) if measured else {}
+        profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
         return wire.Program(inputs=(), outputs=(), profile_s=profile, max_rows=self._max_rows)
 
     def _sample(self, rows: int) -> Tensors:

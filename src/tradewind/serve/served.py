@@ -1,20 +1,12 @@
 """What the front process knows of a model: its ports, how a request becomes a job, how a result is read."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
+from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
 from tradewind.serve.wire import Port, Program
-
-
-class Prepared(NamedTuple):
-    """A request ready to queue. Only requests with the same key share a batch."""
-
-    tensors: dict[str, Tensor]
-    rows: int
-    key: object
 
 
 class ServedModel(Protocol):
@@ -31,7 +23,7 @@ class ServedModel(Protocol):
     @property
     def max_rows(self) -> int: ...
     def prepare(self, inputs: Mapping[str, Value], parameters: Mapping[str, object]) -> Prepared: ...
-    def finish(self, tensors: Mapping[str, Tensor]) -> dict[str, Value]: ...
+    def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]: ...
 
 
 class ProgramModel:
@@ -60,7 +52,7 @@ class ProgramModel:
         check_rows(rows, self.max_rows)
         return Prepared(tensors, rows, tuple(t.shape[1:] for t in tensors.values()))
 
-    def finish(self, tensors: Mapping[str, Tensor]) -> dict[str, Value]:
+    def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
         return {name: Value(*tensor) for name, tensor in tensors.items()}
 
 

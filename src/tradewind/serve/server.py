@@ -1,24 +1,23 @@
 """Run a replica: start workers, listen, drain on SIGTERM."""
 
 import asyncio
-import contextlib
 import os
 import pathlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-import uvicorn
 
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.serve.accesslog import AccessLog, Mode
-from tradewind.serve.app import build_app
+from tradewind.serve.app import App
 from tradewind.serve.execution import WorkerOptions
+from tradewind.serve.http import Limits, Listener
 from tradewind.serve.replica import Replica
 from tradewind.spec import EndpointSpec
 
@@ -29,6 +28,8 @@ log = structlog.get_logger()
 OnReady = Callable[[str, Replica], None]
 LINGER_S = 0.5
 """Seconds that new connections are still answered after SIGTERM, for balancers that have not noticed yet."""
+DRAIN_S = 30.0
+"""Seconds that requests in flight then have until their connections are cut off."""
 
 
 def _nobody(url: str, replica: Replica) -> None:
@@ -76,64 +77,43 @@ async def _serve(
     on_ready: OnReady,
 ) -> None:
     replica = Replica(spec, options, version, num_spares, AccessLog(access_log))
-    try:
-        with _listen(spec.host, spec.port) as sock:
+    with _listen(spec.host, spec.port) as sock:
+        try:
             await replica.start()
+            listener = Listener(App(replica), Limits(replica.max_bytes))
+            replica.num_connections = lambda: listener.num_connections
+            await listener.start(sock)
             host, port = sock.getsockname()[:2]
-            server = _Server(_uvicorn_config(replica), lambda: on_ready(f"http://{host}:{port}", replica))
-            _drain_on_signals(replica, server)
-            await server.serve(sockets=[sock])
-            await replica.dispatcher.drained()
-    finally:
-        await replica.pool.close()
+            on_ready(f"http://{host}:{port}", replica)
+            await _until_drained(replica, listener)
+        finally:
+            await replica.pool.close()
 
 
-def _uvicorn_config(replica: Replica) -> uvicorn.Config:
-    return uvicorn.Config(
-        build_app(replica),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=75,
-    )
+async def _until_drained(replica: Replica, listener: Listener) -> None:
+    """First signal: not ready, answer what comes for a moment, then what is in flight. Second: close at once."""
+    asked, again = asyncio.Event(), asyncio.Event()
 
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_listening = on_listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_listening()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _drain_on_signals(replica: Replica, server: uvicorn.Server) -> None:
-    """First signal: not ready, answer what comes for a moment, then close. Second: close at once."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.should_exit = True
-
-    def drain() -> None:
-        if replica.draining:
-            stop()
-            return
-        replica.draining = True
-        log.info("draining", in_flight=replica.dispatcher.in_flight)
-        loop.call_later(LINGER_S, stop)
+    def on_signal() -> None:
+        (again if asked.is_set() else asked).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, drain)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    await asked.wait()
+    replica.draining = True
+    log.info("draining", in_flight=replica.dispatcher.in_flight, connections=listener.num_connections)
+    draining = asyncio.ensure_future(_drain(listener))
+    hurried = asyncio.ensure_future(again.wait())
+    await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, hurried):
+        task.cancel()
+    cut_off = listener.close()
+    log.info("drained", connections_cut_off=cut_off)
+
+
+async def _drain(listener: Listener) -> None:
+    await asyncio.sleep(LINGER_S)
+    await listener.drain(DRAIN_S)
 
 
 def _listen(host: str, port: int) -> socket.socket:

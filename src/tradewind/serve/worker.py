@@ -49,12 +49,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--index", default="exact")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--measure", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--digest", default="")
+    parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args(argv)
 
 
 def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
-    package = open_package(args.package)
+    package = open_package(args.package, digest=args.digest or None)
     runners = runners_of(package, args.max_batch, args.candidates, args.index)
     manifest = package.manifest
     items = package.vocabulary("item") if manifest.task == "recommend" else []
@@ -63,7 +64,7 @@ def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner
         task=manifest.task,
         digest=package.digest,
         config=dict(package.config),
-        programs={name: r.describe(time.perf_counter, args.measure) for name, r in runners.items()},
+        programs={name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()},
         num_items=len(items),
     )
     wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])

@@ -7,9 +7,8 @@ from typing import Annotated
 import msgspec
 
 from tradewind.serve.catalogue import DEFAULT_K, MAX_UNIX_S, Catalogue, Event
-from tradewind.serve.dispatch import Tensor
 from tradewind.serve.errors import RequestError
-from tradewind.serve.served import Prepared
+from tradewind.serve.jobs import Prepared, Tensor
 
 MAX_FLOAT32 = 3.4028234e38
 
@@ -32,7 +31,10 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class RecommendResponse(msgspec.Struct, frozen=True):
-    """The answer: at most `k` items, fewer where the catalogue has no more."""
+    """The answer: at most `k` items, fewer where the catalogue has no more.
+
+    A user without a history gets popular items, scored by one over their rank.
+    """
 
     model: str
     items: list[Item]

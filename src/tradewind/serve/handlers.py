@@ -1,0 +1,124 @@
+"""What each route does."""
+
+import time
+from functools import partial
+
+import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+import tradewind
+from tradewind import names
+from tradewind.serve.admission import waited_too_long
+from tradewind.serve.body import plain_body
+from tradewind.serve.deadline import budget_s
+from tradewind.serve.errors import RequestError
+from tradewind.serve.http import JSON, Request, Response, json_response
+from tradewind.serve.jobs import Result
+from tradewind.serve.openapi import describe
+from tradewind.serve.protocols import recommend, v2
+from tradewind.serve.recommender import RecommendModel
+from tradewind.serve.replica import Replica
+from tradewind.serve.routes import Route, Routes, Work
+from tradewind.serve.served import ServedModel
+
+BINARY = "application/octet-stream"
+DEADLINE = names.HEADER_DEADLINE.encode()
+TIMEOUT = b'"timeout"'
+HEADER_LENGTH = v2.HEADER_LENGTH.encode()
+
+
+class Handlers:
+    """What answers each route. Each raises RequestError where it cannot answer."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        document = describe(list(replica.models), replica.version, replica.recommender is not None)
+        self._document = msgspec.json.encode(document)
+
+    def routes(self) -> Routes:
+        """Return every route by its path."""
+        replica = self._replica
+        routes = {
+            "/v2/health/live": Route("health", "GET", self.live),
+            "/v2/health/ready": Route("health", "GET", self.ready),
+            "/v2": Route("metadata", "GET", self.server_metadata),
+            "/metrics": Route("metrics", "GET", self.metrics),
+            "/openapi.json": Route("openapi", "GET", self.openapi),
+        }
+        for name, model in replica.models.items():
+            for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{replica.version}"):
+                routes[path] = Route("metadata", "GET", partial(self.model_metadata, model))
+                routes[path + "/ready"] = Route("health", "GET", self.ready)
+                routes[path + "/infer"] = Route(
+                    "infer", "POST", partial(self.infer, model), partial(self.no_time, model)
+                )
+        if replica.recommender is not None:
+            model = replica.recommender
+            routes["/v1/recommend"] = Route(
+                "recommend", "POST", partial(self.recommend, model), partial(self.no_time, model)
+            )
+        return Routes(routes, replica.models, replica.version)
+
+    def live(self, request: Request) -> Response:
+        return json_response(v2.Live())
+
+    def ready(self, request: Request) -> Response:
+        if not self._replica.ready:
+            raise RequestError(503, self._replica.why_not_ready, 1.0)
+        return json_response(v2.Ready())
+
+    def server_metadata(self, request: Request) -> Response:
+        return json_response(v2.ServerMetadata(name="tradewind", version=tradewind.__version__))
+
+    def model_metadata(self, model: ServedModel, request: Request) -> Response:
+        return json_response(v2.metadata(model, self._replica.version))
+
+    def metrics(self, request: Request) -> Response:
+        return Response(200, self._replica.render_metrics(), CONTENT_TYPE_LATEST)
+
+    def openapi(self, request: Request) -> Response:
+        return Response(200, self._document)
+
+    def infer(self, model: ServedModel, request: Request) -> Work:
+        """Run a model on the tensors of an Open Inference Protocol request."""
+        body = plain_body(request, self._replica.max_bytes)
+        inference = v2.parse(body, request.header(HEADER_LENGTH))
+        v2.check_outputs(model, inference.request)
+        prepared = model.prepare(inference.inputs, inference.request.parameters)
+        deadline_s = self._deadline_s(request, v2.timeout_us(inference.request))
+        job = self._replica.dispatcher.submit(model.program, prepared, deadline_s)
+        return Work(model.program, job, partial(self._inferred, model, inference))
+
+    def recommend(self, model: RecommendModel, request: Request) -> Work:
+        """Recommend items for a user's history."""
+        body = plain_body(request, self._replica.max_bytes)
+        prepared, k = recommend.parse(body, model.catalogue)
+        job = self._replica.dispatcher.submit(model.program, prepared, self._deadline_s(request))
+        return Work(model.program, job, partial(self._recommended, model, k))
+
+    def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
+        values = model.finish(result.tensors, inference.request.parameters)
+        answer = v2.render(model, self._replica.version, inference, values)
+        if answer.header_length is None:
+            return Response(200, answer.body, JSON)
+        return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)),))
+
+    def _recommended(self, model: RecommendModel, k: int, result: Result) -> Response:
+        return json_response(recommend.render(self._replica.label, k, result.tensors, model.catalogue))
+
+    def no_time(self, model: ServedModel, request: Request) -> bool:
+        """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
+        if TIMEOUT in request.body:
+            return False  # the deadline is in the body
+        deadline_s = self._deadline_s(request)
+        if waited_too_long(time.monotonic() - request.arrived_s, deadline_s - request.arrived_s):
+            self._replica.metrics.observe_refusal(model.program, "door")
+        elif not self._replica.dispatcher.predict(model.program, deadline_s).admit:
+            self._replica.metrics.observe_refusal(model.program, "admission")
+        else:
+            return False
+        return True
+
+    def _deadline_s(self, request: Request, timeout_us: int | None = None) -> float:
+        budget = budget_s(request.header(DEADLINE), self._replica.spec.slo.latency_ms, timeout_us)
+        return request.arrived_s + budget

@@ -1,0 +1,276 @@
+"""One client's connection: requests in, answers out in the same order."""
+
+import asyncio
+import math
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
+
+import httptools
+
+from tradewind.serve.http.arrival import arrived_s
+from tradewind.serve.http.message import Request, Response, failure
+
+MAX_HEAD_BYTES = 1 << 16
+MAX_BEHIND = 16
+"""Requests that one connection may send ahead of its answers before it is read no further."""
+LINGER_S = 2.0
+"""How long what a client still sends after its last answer is read and dropped: a reset could cost it that answer."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Limits(NamedTuple):
+    """What one client may take."""
+
+    max_body_bytes: int
+    read_s: float = 30.0
+    """From connecting, or from a request's first byte, to its last."""
+    write_s: float = 30.0
+    """For which a client may leave its answer unread."""
+    keep_alive_s: float = 75.0
+    """Between an answer and the next request."""
+
+
+class Pending(NamedTuple):
+    """An answer to come: what `respond` makes of `future`. `cancel` is called when the client leaves first."""
+
+    future: "asyncio.Future[Any]"
+    respond: Callable[["asyncio.Future[Any]"], Response]
+    cancel: Callable[[], None]
+
+
+class App(Protocol):
+    """What answers requests."""
+
+    def answer(self, request: Request) -> Response | Pending:
+        """Answer a whole request, without blocking."""
+        ...
+
+    def unread(self, response: Response) -> None:
+        """Take note of an answer to a request that could not be read to its end."""
+        ...
+
+
+class Shared:
+    """What the connections of one listener share."""
+
+    def __init__(self, app: App, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.date = b""
+        self.on_empty: Callable[[], None] = _nothing
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests one behind the other, has each answered in its turn, and gives up on a client that stalls."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._socket: socket.socket
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._reading: Request | None = None
+        """The request whose head is complete and whose body is not."""
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+        self._begun = False
+        """A request's first byte has come and its last has not."""
+        self._behind: deque[Request] = deque()
+        self._busy = False
+        self._cancel: Callable[[], None] = _nothing
+        self._last: Response | None = None
+        """Sent after what is being answered; nothing is read after it."""
+        self._writable = True
+        self._served = False
+        self._closing = False
+        self.expires_s = math.inf
+        """When the listener calls `expire`."""
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self._socket = transport.get_extra_info("socket")
+        self._shared.connections.add(self)
+        self._rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._behind.clear()
+        self._cancel()
+        self._shared.connections.discard(self)
+        if not self._shared.connections:
+            self._shared.on_empty()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self._last is not None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise
+        except httptools.HttpParserUpgrade:
+            return  # the request was answered as plain HTTP, and the connection ends after it
+        except httptools.HttpParserError as error:
+            self._end(failure(400, f"not HTTP: {error}"))
+        if self._begun and self._reading is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._end(failure(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes"))
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._rest()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._rest()
+        self._advance()
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        self._url, self._headers, self._head_bytes = b"", {}, 0
+        self._chunks, self._body_bytes = [], 0
+        self._begun = True
+        self._rest()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b", " + value
+
+    def on_headers_complete(self) -> None:
+        parser, headers = self._parser, self._headers
+        stays = parser.should_keep_alive() and not parser.should_upgrade()
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        self._reading = Request(
+            parser.get_method().decode(), path, headers, stays and parser.get_http_version() == "1.1"
+        )
+        if int(headers.get(b"content-length", 0)) > self._shared.limits.max_body_bytes:
+            self._refuse_size()
+        elif b"expect" in headers and not self._busy:
+            self._transport.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        if self._last is None:
+            self._body_bytes += len(body)
+            self._chunks.append(body)
+            if self._body_bytes > self._shared.limits.max_body_bytes:
+                self._refuse_size()
+
+    def on_message_complete(self) -> None:
+        request, self._reading, self._begun = self._reading, None, False
+        if self._last is not None or request is None:
+            return
+        request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        request.arrived_s = arrived_s(self._socket, self._loop)
+        self._behind.append(request)
+        self._advance()
+        if len(self._behind) > MAX_BEHIND and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    # What this class does about it.
+
+    def drain(self) -> None:
+        """Answer what was asked, then close; a connection that waits for its next request closes at once."""
+        if not self._busy and not self._begun:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        self._transport.abort()
+
+    def expire(self) -> None:
+        """The client took longer than it may."""
+        if self._closing or not self._writable:
+            self._transport.abort()
+        elif self._begun:
+            self._end(failure(408, f"the request did not arrive inside {self._shared.limits.read_s:g} s"))
+        else:
+            self._transport.close()
+
+    def _rest(self) -> None:
+        """Set when the client's patience with us, or ours with it, ends."""
+        limits = self._shared.limits
+        if not self._writable:
+            seconds = limits.write_s
+        elif self._busy:
+            seconds = math.inf
+        else:
+            seconds = limits.keep_alive_s if self._served and not self._begun else limits.read_s
+        self.expires_s = time.monotonic() + seconds
+
+    def _refuse_size(self) -> None:
+        self._chunks = []
+        self._end(failure(413, f"the request is larger than {self._shared.limits.max_body_bytes} bytes"))
+
+    def _end(self, response: Response) -> None:
+        """Read no further, and close once everything before this answer and itself are sent."""
+        if self._last is None:
+            self._last = response
+            self._shared.app.unread(response)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Answer what has been read, as far as answers can be had and sent."""
+        while self._behind and not self._busy and self._writable and not self._closing:
+            self._begin(self._behind.popleft())
+        if self._last is not None and not (self._busy or self._behind or self._closing):
+            self._send(self._last, keep_alive=False)
+        if len(self._behind) <= MAX_BEHIND and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _begin(self, request: Request) -> None:
+        answer = self._shared.app.answer(request)
+        if isinstance(answer, Response):
+            self._finish(request, answer)
+            return
+        self._busy, self._cancel = True, answer.cancel
+        self._rest()
+        answer.future.add_done_callback(partial(self._resolved, request, answer.respond))
+
+    def _resolved(
+        self,
+        request: Request,
+        respond: Callable[["asyncio.Future[Any]"], Response],
+        future: "asyncio.Future[Any]",
+    ) -> None:
+        self._busy, self._cancel = False, _nothing
+        response = respond(future)
+        if not self._closing:
+            self._finish(request, response)
+            self._advance()
+
+    def _finish(self, request: Request, response: Response) -> None:
+        keep_alive = request.keep_alive and not response.close and not self._shared.draining
+        if not keep_alive:
+            self._behind.clear()
+        self._send(response, keep_alive, with_body=request.method != "HEAD")
+
+    def _send(self, response: Response, keep_alive: bool, with_body: bool = True) -> None:
+        head = response.head(self._shared.date, keep_alive)
+        self._transport.writelines([head, response.body] if with_body else [head])
+        self._served = True
+        self._rest()
+        if not keep_alive:
+            self._closing = True
+            self._transport.write_eof()
+            self.expires_s = time.monotonic() + LINGER_S
+
+
+def _nothing() -> None:
+    """Nothing is under way."""

@@ -1,0 +1,63 @@
+"""Requests as they were read, and responses as bytes."""
+
+import http
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tradewind.serve.wire import Buffer
+
+JSON = "application/json"
+Headers = tuple[tuple[str, str], ...]
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
+
+
+class Request:
+    """One whole request, its body as it came. `arrived_s`: when its last byte was here, on the monotonic clock."""
+
+    __slots__ = ("arrived_s", "body", "headers", "keep_alive", "method", "path")
+
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], keep_alive: bool) -> None:
+        self.method = method
+        self.path = path
+        """As it was sent, without the query: percent-encoded."""
+        self.headers = headers
+        """Names in lower case; the values of a repeated header joined with commas."""
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.arrived_s = 0.0
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header's value; `name` in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+class Response(NamedTuple):
+    """An answer; `close` asks the client to use another connection for its next request."""
+
+    status: int
+    body: Buffer
+    media_type: str = JSON
+    headers: Headers = ()
+    close: bool = False
+
+    def head(self, date: bytes, keep_alive: bool) -> bytes:
+        """Return the status line and headers."""
+        length = memoryview(self.body).nbytes
+        fields = f"content-type: {self.media_type}\r\ncontent-length: {length}\r\n"
+        for name, value in self.headers:
+            fields += f"{name}: {value}\r\n"
+        if not keep_alive:
+            fields += "connection: close\r\n"
+        return b"%bdate: %b\r\n%b\r\n" % (_STATUS_LINES[self.status], date, fields.encode("latin-1"))
+
+
+def json_response(content: Any, status: int = 200, headers: Headers = ()) -> Response:
+    """Return `content` as JSON."""
+    return Response(status, msgspec.json.encode(content), headers=headers)
+
+
+def failure(status: int, error: str, headers: Headers = ()) -> Response:
+    """Return what every answer looks like that is not 2xx."""
+    return json_response({"error": error}, status, headers)

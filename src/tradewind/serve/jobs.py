@@ -1,0 +1,127 @@
+"""Requests in the queue, and how several of them become one batch and come apart again."""
+
+import asyncio
+import bisect
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tradewind.serve import wire
+from tradewind.serve.profile import Profile
+
+
+class Tensor(NamedTuple):
+    """One request's part of a batch tensor: joined with others along its first dimension."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: wire.Buffer
+
+
+class Prepared(NamedTuple):
+    """A request ready to queue. Only requests with the same key share a batch."""
+
+    tensors: Mapping[str, Tensor]
+    rows: int
+    key: object
+
+
+class Result(NamedTuple):
+    """One request's rows of the outputs, and where its time went."""
+
+    tensors: dict[str, Tensor]
+    queue_s: float
+    compute_s: float
+    batch_rows: int
+
+
+class Job:
+    """One request in the queue; `future` gets its Result, or a RequestError."""
+
+    __slots__ = ("deadline_s", "future", "key", "must_run", "queued_s", "rows", "tensors", "tries")
+
+    def __init__(self, prepared: Prepared, deadline_s: float, now: float) -> None:
+        self.tensors, self.rows, self.key = prepared
+        self.deadline_s = deadline_s
+        self.queued_s = now
+        self.must_run = False
+        self.tries = 0
+        self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def run_alone(self) -> None:
+        """Share no batch from now on."""
+        self.key = object()
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless the client has left."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Lane:
+    """The queue of one program, earliest deadline first, and the profile that rules it."""
+
+    def __init__(self, program: str, profile: Profile) -> None:
+        self.program = program
+        self.profile = profile
+        self.queue: list[Job] = []
+        self.rows = 0
+        self.measured_s = 0.0
+
+    def add(self, job: Job) -> None:
+        self.rows += job.rows
+        if self.queue and job.deadline_s < self.queue[-1].deadline_s:
+            bisect.insort(self.queue, job, key=_deadline)
+        else:
+            self.queue.append(job)
+
+    def take(self, positions: Sequence[int]) -> list[Job]:
+        """Remove and return the jobs at `positions`."""
+        taken = [self.queue[i] for i in positions]
+        gone = set(positions)
+        self.queue = [job for i, job in enumerate(self.queue) if i not in gone]
+        self.rows -= sum(job.rows for job in taken)
+        return taken
+
+    def rows_before(self, deadline_s: float) -> int:
+        """Return the rows queued with a deadline no later than this one."""
+        if not self.queue or self.queue[-1].deadline_s <= deadline_s:
+            return self.rows
+        end = bisect.bisect_right(self.queue, deadline_s, key=_deadline)
+        return sum(job.rows for job in self.queue[:end])
+
+    def remove(self, job: Job) -> None:
+        """Take a job out whose client has left; it may be running already."""
+        if job in self.queue:
+            self.queue.remove(job)
+            self.rows -= job.rows
+
+
+def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Buffer]]:
+    """Return the call that runs a batch: each input joined along its first dimension."""
+    specs: list[wire.TensorSpec] = []
+    buffers: list[wire.Buffer] = []
+    for name, first in batch[0].tensors.items():
+        parts = [job.tensors[name] for job in batch]
+        shape = (sum(p.shape[0] for p in parts), *first.shape[1:]) if len(batch) > 1 else first.shape
+        specs.append(wire.TensorSpec(name, first.dtype, shape))
+        buffers.extend(p.data for p in parts)
+    return wire.Call(program, tuple(specs)), buffers
+
+
+def split(batch: Sequence[Job], reply: wire.Reply, body: bytes) -> list[dict[str, Tensor]]:
+    """Cut each output along its first dimension, as many rows as each request sent."""
+    results: list[dict[str, Tensor]] = [{} for _ in batch]
+    for spec, view in zip(reply.tensors, wire.views(reply.tensors, body), strict=True):
+        if len(batch) == 1:
+            results[0][spec.name] = Tensor(spec.dtype, spec.shape, view)
+            continue
+        per_row, start = spec.nbytes // spec.shape[0], 0
+        for job, result in zip(batch, results, strict=True):
+            end = start + job.rows * per_row
+            result[spec.name] = Tensor(spec.dtype, (job.rows, *spec.shape[1:]), view[start:end])
+            start = end
+    return results
+
+
+def _deadline(job: Job) -> float:
+    return job.deadline_s

@@ -1,0 +1,69 @@
+"""Which handler answers a path."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from tradewind.serve.errors import RequestError
+from tradewind.serve.http import Request, Response, failure
+from tradewind.serve.jobs import Job, Result
+
+
+class Work(NamedTuple):
+    """A request in the dispatcher's hands, and what its result becomes."""
+
+    program: str
+    job: Job
+    render: Callable[[Result], Response]
+
+
+Handler = Callable[[Request], Response | Work]
+
+
+class Route(NamedTuple):
+    """What answers one path; `name` is its label in metrics and in the access log."""
+
+    name: str
+    method: str
+    handle: Handler
+    no_time: Callable[[Request], bool] = lambda request: False
+    """Asked first, and cheap: whether to turn the request away unread."""
+
+
+class Routes:
+    """The routes of a server by path, one method each; HEAD goes where GET does."""
+
+    def __init__(self, routes: Mapping[str, Route], models: Mapping[str, object], version: str) -> None:
+        self._routes = dict(routes)
+        self._models = models
+        self._version = version
+
+    @property
+    def paths(self) -> list[str]:
+        return list(self._routes)
+
+    def find(self, request: Request) -> Route:
+        """Return the route of a request; one that answers 404 or 405 where there is none."""
+        route = self._routes.get(request.path) or self._routes.get(unquote(request.path))
+        if route is None:
+            return Route("none", request.method, self._missing)
+        if request.method not in (route.method, "HEAD" if route.method == "GET" else None):
+            return Route("none", request.method, lambda request: _not_allowed(request, route))
+        return route
+
+    def _missing(self, request: Request) -> Response:
+        raise RequestError(404, self._why_missing(unquote(request.path).split("/")))
+
+    def _why_missing(self, parts: list[str]) -> str:
+        if parts[:3] == ["", "v2", "models"] and len(parts) > 3:
+            name = parts[3]
+            if name not in self._models:
+                return f"unknown model {name[:80]!r}; this server has {', '.join(self._models)}"
+            if parts[4:5] == ["versions"] and parts[5:6] != [self._version]:
+                return f"unknown version {''.join(parts[5:6])[:80]!r} of {name!r}; it is {self._version}"
+        return "there is nothing here; /openapi.json lists what there is"
+
+
+def _not_allowed(request: Request, route: Route) -> Response:
+    allowed = "GET, HEAD" if route.method == "GET" else route.method
+    return failure(405, f"{request.method} is not allowed here; use {allowed}", (("allow", allowed),))

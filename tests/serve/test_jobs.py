@@ -1,0 +1,97 @@
+"""The queue, and how requests become one batch and come apart again."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradewind.serve import wire
+from tradewind.serve.jobs import Job, Lane, Prepared, Tensor, collate, split
+from tradewind.serve.profile import Profile
+
+
+def job(rows: int = 1, deadline_s: float = 1.0, fill: int = 0, length: int | None = None) -> Job:
+    """A request of `rows` rows; `length` elements in its jagged input."""
+    jagged = rows if length is None else length
+    tensors = {
+        "x": Tensor("UINT8", (rows, 2), bytes([fill]) * rows * 2),
+        "values": Tensor("UINT8", (jagged,), bytes([fill]) * jagged),
+    }
+    return Job(Prepared(tensors, rows, "key"), deadline_s, 0.0)
+
+
+def in_loop(scenario) -> None:
+    """Jobs belong to a running loop."""
+
+    async def main():
+        scenario()
+
+    asyncio.run(main())
+
+
+def test_a_batch_comes_apart_as_it_was_put_together():
+    """Each request gets the rows that it sent, whatever the length of its jagged inputs."""
+
+    def scenario():
+        batch = [job(1, fill=1, length=5), job(3, fill=2, length=0), job(2, fill=3)]
+        call, buffers = collate("p", batch)
+        assert [(t.name, t.shape) for t in call.tensors] == [("x", (6, 2)), ("values", (7,))]
+        joined = b"".join(buffers)
+        reply = wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", (6, 2)),))
+        results = split(batch, reply, joined[:12])
+        assert [r["y"].shape for r in results] == [(1, 2), (3, 2), (2, 2)]
+        assert [set(r["y"].data) for r in results] == [{1}, {2}, {3}]
+
+    in_loop(scenario)
+
+
+def test_a_request_alone_keeps_its_own_shape():
+    """A program without a batch dimension gets and gives what it was exported with."""
+
+    def scenario():
+        alone = Job(Prepared({"x": Tensor("UINT8", (), b"7")}, 1, "key"), 1.0, 0.0)
+        call, _ = collate("p", [alone])
+        assert call.tensors[0].shape == ()
+        reply = wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", ()),))
+        assert split([alone], reply, b"8")[0]["y"] == Tensor("UINT8", (), memoryview(b"8"))
+
+    in_loop(scenario)
+
+
+@given(deadlines=st.lists(st.integers(1, 20), min_size=1, max_size=30), data=st.data())
+def test_a_lane_stays_sorted_and_counts_its_rows(deadlines, data):
+    """Earliest deadline first, rows counted through adding, taking and leaving."""
+
+    def scenario():
+        lane = Lane("p", Profile({1: 1.0}))
+        for at in deadlines:
+            lane.add(job(rows=at % 3 + 1, deadline_s=float(at)))
+        assert [j.deadline_s for j in lane.queue] == sorted(map(float, deadlines))
+        at = data.draw(st.integers(0, 21))
+        assert lane.rows_before(at) == sum(d % 3 + 1 for d in deadlines if d <= at)
+        taken = lane.take(sorted(data.draw(st.sets(st.integers(0, len(deadlines) - 1)))))
+        assert not set(map(id, taken)) & set(map(id, lane.queue))
+        if lane.queue:
+            gone = data.draw(st.sampled_from(lane.queue))
+            lane.remove(gone)
+            lane.remove(gone)
+            assert gone not in lane.queue
+        assert lane.rows == sum(j.rows for j in lane.queue)
+
+    in_loop(scenario)
+
+
+def test_a_request_whose_client_left_takes_no_error():
+    """Failing a cancelled request is not an error of its own."""
+
+    def scenario():
+        left, waiting = job(), job()
+        left.future.cancel()
+        for one in (left, waiting):
+            one.fail(ValueError("late"))
+        assert left.future.cancelled()
+        with pytest.raises(ValueError, match="late"):
+            waiting.future.result()
+
+    in_loop(scenario)
