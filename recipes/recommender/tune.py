@@ -95,7 +95,11 @@ def halve(
     alive, out = list(trials), []
     for place, epochs in enumerate(rungs):
         alive = sorted(climb(alive, epochs), key=lambda trial: -trial.valid)
-        kept = max(1, round(len(alive) * KEPT[place])) if place < len(rungs) - 1 else len(alive)
+        kept = (
+            max(1, round(len(alive) * KEPT[min(place, len(KEPT) - 1)]))
+            if place < len(rungs) - 1
+            else len(alive)
+        )
         out, alive = alive[kept:] + out, alive[:kept]
     return alive + out
 
