@@ -17,9 +17,10 @@ RESAMPLES = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One model over several seeds: `ndcg10` and `hr10` are [seeds, users]."""
+    """One model over several seeds: metrics are [seeds, users]; `masked10` is NDCG@10 among items not seen."""
 
     ndcg10: np.ndarray
+    masked10: np.ndarray
     hr10: np.ndarray
     wall_s: list[float]
 
@@ -35,7 +36,10 @@ def measure(options: Options) -> Mapping[str, Figure]:
         recbole.rerun()
     peer, split = recbole.load(), leave_one_out(data.load("ml-100k"))
     assert peer.users == split.log.user_ids, "RecBole's users are not ours"
-    theirs = Evaluation(split.test.users, peer.ranks).per_user()["ndcg@10"][None]
+    theirs, theirs_masked = (
+        Evaluation(split.test.users, ranks).per_user()["ndcg@10"][None]
+        for ranks in (peer.ranks, peer.ranks_masked)
+    )
     popularity = evaluate_popularity(training_counts(split), split.test).per_user()["ndcg@10"][None]
     seeds = range(1 if options.quick else 3)
     hstu, sasrec = (
@@ -49,6 +53,8 @@ def measure(options: Options) -> Mapping[str, Figure]:
         "ndcg10_popularity": draw.mean(popularity),
         "ratio_ndcg10": draw.ratio(hstu.ndcg10, theirs),
         "ratio_sasrec": draw.ratio(sasrec.ndcg10, theirs),
+        "ratio_ndcg10_masked": draw.ratio(hstu.masked10, theirs_masked),
+        "ratio_sasrec_masked": draw.ratio(sasrec.masked10, theirs_masked),
         "time_ratio_recbole": Figure.of([wall_s / peer.train_s for wall_s in sasrec.wall_s], "ratio"),
         "hr10_hstu": draw.mean(hstu.hr10),
     }
@@ -62,19 +68,21 @@ def train(split, name: str, seeds: range, epochs: int | None) -> Trained:  # typ
     from tradewind import train as tw
 
     chosen = recipe(name) if epochs is None else recipe(name).change(epochs=epochs)
-    rows, wall_s = [], []
+    rows, masked_rows, wall_s = [], [], []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder, tw.distributed() as context:
             fitted = fit(split, chosen, seed=seed, folder=pathlib.Path(folder), context=context)
         found = evaluate(fitted.model, split, split.test)
-        masked = evaluate(fitted.model, split, split.test, mask_seen=True).metrics()["ndcg@10"]
+        masked = evaluate(fitted.model, split, split.test, mask_seen=True).per_user()["ndcg@10"]
         say(
-            f"{name:<7} seed {seed}: test NDCG@10 {found.metrics()['ndcg@10']:.4f} (seen masked {masked:.4f}), "
+            f"{name:<7} seed {seed}: test NDCG@10 {found.metrics()['ndcg@10']:.4f} (seen masked {masked.mean():.4f}), "
             f"validation {fitted.valid_ndcg10:.4f} at epoch {fitted.best_epoch}, {fitted.wall_s:.0f} s"
         )
         rows.append(found.per_user())
+        masked_rows.append(masked)
         wall_s.append(fitted.wall_s)
-    return Trained(np.stack([r["ndcg@10"] for r in rows]), np.stack([r["hr@10"] for r in rows]), wall_s)
+    ndcg10, hr10 = (np.stack([row[name] for row in rows]) for name in ("ndcg@10", "hr@10"))
+    return Trained(ndcg10, np.stack(masked_rows), hr10, wall_s)
 
 
 class Bootstrap:

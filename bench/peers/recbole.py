@@ -4,7 +4,8 @@
     python -m bench.peers.recbole --keep DIR # keep what an earlier training left in DIR
 
 What is kept in `bench/results/recbole-sasrec.json` is the held-out item's rank for each user (in
-the order of their ids), so that paired intervals need neither the data nor a second training.
+the order of their ids), among all items and among those not seen before, so that paired intervals
+need neither the data nor a second training.
 """
 
 import argparse
@@ -35,6 +36,8 @@ class Peer:
 
     users: list[str]
     ranks: np.ndarray
+    ranks_masked: np.ndarray
+    """The same with the user's other known items out of the way."""
     facts: dict[str, Any]
 
     @property
@@ -47,7 +50,8 @@ def load() -> Peer:
     if not KEPT.exists():
         raise NotFoundError(f"{KEPT}: no kept result of RecBole; make one with --peer")
     kept = json.loads(KEPT.read_text())
-    return Peer(kept.pop("users"), np.array(kept.pop("ranks")), kept)
+    users, ranks, masked = (kept.pop(name) for name in ("users", "ranks", "ranks_masked"))
+    return Peer(users, np.array(ranks), np.array(masked), kept)
 
 
 def write_events(log: EventLog, folder: pathlib.Path) -> None:
@@ -73,11 +77,14 @@ def train(folder: pathlib.Path) -> None:
     subprocess.run(command, check=True, cwd=folder, stdout=sys.stderr)
 
 
-def keep(folder: pathlib.Path) -> None:
+def keep(folder: pathlib.Path, log: EventLog | None = None) -> None:
     """Write the ranks and the facts of the training in `folder` into `bench/results/`."""
     result = json.loads((folder / "result.json").read_text())
     saved = np.load(folder / "scores.npz", allow_pickle=False)
-    users, ranks = saved["users"].astype(str), ranks_of(saved["scores"], saved["items"], saved["targets"])
+    users, scores, items = saved["users"].astype(str), saved["scores"], saved["items"].astype(str)
+    ranks = ranks_of(scores, items, saved["targets"])
+    mask_seen(scores, users, items, saved["targets"].astype(str), log or data.load("ml-100k"))
+    masked = ranks_of(scores, items, saved["targets"])
     order = np.argsort(users, kind="stable")
     facts = {
         "command": "make bench NAME=recommender ARGS=--peer",
@@ -85,9 +92,22 @@ def keep(folder: pathlib.Path) -> None:
         "machine": {k: v for k, v in machine().items() if k != "load_1m"},
         **result,
     }
-    kept = {**facts, "users": users[order].tolist(), "ranks": ranks[order].tolist()}
+    by_user = {"users": users, "ranks": ranks, "ranks_masked": masked}
+    kept = {**facts, **{name: values[order].tolist() for name, values in by_user.items()}}
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(json.dumps(kept) + "\n")
+
+
+def mask_seen(
+    scores: np.ndarray, users: np.ndarray, items: np.ndarray, targets: np.ndarray, log: EventLog
+) -> None:
+    """Put what each user had met before the held-out event, but not its item, out of reach, in place."""
+    column = {name: i for i, name in enumerate(items.tolist())}
+    index = {name: i for i, name in enumerate(log.user_ids)}
+    for row, (user, target) in enumerate(zip(users.tolist(), targets.tolist(), strict=True)):
+        start, stop = log.offsets[index[user]], log.offsets[index[user] + 1]
+        met = {log.item_ids[item] for item in log.items[start : stop - 1]} - {target}
+        scores[row, [column[name] for name in met]] = -np.inf
 
 
 def ranks_of(scores: np.ndarray, items: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def write(
         task="recommend",
         programs={
             "encode": export_encoder(model),
-            "rank": export_ranker(ranker, settings.dimension, len(names)),
+            "rank": export_ranker(ranker, table.shape[1], len(names)),
         },
         tensors={"items": {"embedding": table, "features": torch.from_numpy(log.item_features.table)}},
         vocabularies={"item": log.item_ids},
@@ -114,7 +114,7 @@ def write(
         config={
             "max_history": settings.max_history,
             "retrieve_k": RETRIEVE_K,
-            "dimension": settings.dimension,
+            "dimension": table.shape[1],
             "user_features": names,
             "popular": popular(split, RETRIEVE_K).tolist(),
             "settings": dataclasses.asdict(settings),

@@ -58,6 +58,12 @@ class Jagged:
         return Jagged(**moved, layout=Layout(groups, self.layout.where.to(device)))
 
     @property
+    def sequence(self) -> Tensor:
+        """Each token's sequence."""
+        token = torch.arange(self.values.shape[0], device=self.values.device)
+        return torch.searchsorted(self.offsets[1:].contiguous(), token, right=True)
+
+    @property
     def last(self) -> Tensor:
         """Row of each sequence's newest token."""
         return self.offsets[1:] - 1
@@ -107,9 +113,26 @@ def collate(
     items: np.ndarray, timestamps: np.ndarray, ratings: np.ndarray, spans: np.ndarray, now: np.ndarray
 ) -> Jagged:
     """Gather `spans` [B, 2] (start, stop) of the flat event arrays into one batch; `now[b]` ends sequence b."""
+    return gather(items, timestamps, ratings, *rows_of(spans), now)
+
+
+def rows_of(spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `spans` [B, 2] laid end to end, and each span's length."""
     lengths = spans[:, 1] - spans[:, 0]
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(spans[:, 0] - offsets, lengths), lengths
+
+
+def gather(
+    items: np.ndarray,
+    timestamps: np.ndarray,
+    ratings: np.ndarray,
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    now: np.ndarray,
+) -> Jagged:
+    """One batch of these rows of the flat event arrays, `lengths[b]` to sequence b."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.arange(offsets[-1]) + np.repeat(spans[:, 0] - offsets[:-1], lengths)
     times, bounds = torch.from_numpy(timestamps[rows]), torch.from_numpy(offsets)
     return Jagged(
         values=torch.from_numpy(items[rows]),

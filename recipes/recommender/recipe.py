@@ -7,7 +7,8 @@ import torch
 from recipes.recommender.models.base import SequenceModel, Settings
 from recipes.recommender.models.hstu import HSTU
 from recipes.recommender.models.sasrec import SASRec
-from recipes.recommender.split import Split
+from recipes.recommender.split import Split, held_out
+from recipes.recommender.views import Views
 from tradewind.errors import SpecError
 
 FULL_SOFTMAX_UP_TO = 20_000
@@ -27,6 +28,8 @@ class Recipe:
     """Windows a step, over all workers."""
     stride: int = 50
     """Events between the ends of a user's training windows."""
+    views: Views = dataclasses.field(default_factory=Views)
+    """How windows are varied from step to step."""
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     weight_decay: float = 0.0
@@ -37,19 +40,31 @@ class Recipe:
 
     def build(self, split: Split) -> SequenceModel:
         features = torch.from_numpy(split.log.item_features.table)
-        return self.kind(split.log.num_items, self.settings, features)
+        times = split.log.timestamps[~held_out(split)]
+        span_s = (int(times.min()), int(times.max()))
+        settings = dataclasses.replace(self.settings, calendar_span_s=span_s)
+        return self.kind(split.log.num_items, settings, features)
 
     def change(self, **changes: object) -> "Recipe":
-        """A copy with these fields changed, whether the recipe's own or its settings'."""
-        shape = {f.name for f in dataclasses.fields(Settings)}
-        own = {name: value for name, value in changes.items() if name not in shape}
-        inner = {name: value for name, value in changes.items() if name in shape}
-        return dataclasses.replace(self, **own, settings=dataclasses.replace(self.settings, **inner))  # type: ignore[arg-type]
+        """A copy with these fields changed, whether the recipe's own, its settings' or its views'."""
+        inner = {"settings": self.settings, "views": self.views}
+        parts: dict[str, object] = {}
+        for name, part in inner.items():
+            own = {field.name for field in dataclasses.fields(part)}
+            found = {key: changes.pop(key) for key in sorted(own & changes.keys())}
+            parts[name] = dataclasses.replace(part, **found)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **{**parts, **changes})  # type: ignore[arg-type]
 
 
 RECIPES = {
-    "hstu": Recipe(kind=HSTU, settings=Settings()),
-    "sasrec": Recipe(kind=SASRec, settings=Settings()),
+    "hstu": Recipe(
+        kind=HSTU,
+        settings=Settings(calendar=32, seen=256),
+        views=Views(shuffle_ties=True),
+        epochs=24,
+        patience=6,
+    ),
+    "sasrec": Recipe(kind=SASRec, settings=Settings(), views=Views(shuffle_ties=True), epochs=24, patience=6),
 }
 
 

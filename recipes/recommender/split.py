@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from recipes.recommender.data import EventLog
-from recipes.recommender.jagged import Jagged, collate
+from recipes.recommender.jagged import Jagged, gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,14 @@ def _hold(log: EventLog, users: np.ndarray, rows: np.ndarray, max_history: int) 
     )
 
 
+def held_out(split: Split) -> np.ndarray:
+    """Which of the log's events are not for training [E]."""
+    held = np.zeros(len(split.log.items), bool)
+    for stop, end in zip(split.train_stop, split.log.offsets[1:], strict=True):
+        held[stop:end] = True
+    return held
+
+
 def windows(split: Split, stride: int) -> np.ndarray:
     """Spans [W, 2] of training inputs; the event after each input token is its target.
 
@@ -73,10 +81,13 @@ def windows(split: Split, stride: int) -> np.ndarray:
     return np.array(spans, np.int64).reshape(-1, 2)
 
 
-def training_batch(log: EventLog, spans: np.ndarray) -> tuple[Jagged, np.ndarray]:
-    """Inputs of these windows and, flat beside them, each token's target item."""
-    batch = collate(log.items, log.timestamps, log.ratings, spans, log.timestamps[spans[:, 1]])
-    lengths = spans[:, 1] - spans[:, 0]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.arange(offsets[-1]) + np.repeat(spans[:, 0] - offsets[:-1], lengths)
-    return batch, log.items[rows + 1]
+def training_batch(log: EventLog, rows: np.ndarray, lengths: np.ndarray) -> tuple[Jagged, np.ndarray]:
+    """Inputs and, flat beside them, each token's target item: the event after it.
+
+    `rows` are rows of the log, `lengths[b]` (two or more) to window b; a window's first event is only
+    an input, its last only a target.
+    """
+    ends = np.cumsum(lengths)
+    inputs, targets = np.delete(rows, ends - 1), np.delete(rows, ends - lengths)
+    now = log.timestamps[rows[ends - 1]]
+    return gather(log.items, log.timestamps, log.ratings, inputs, lengths - 1, now), log.items[targets]

@@ -55,7 +55,8 @@ def fit(
     batches = train.Batches(len(spans), size, seed=seed, epochs=recipe.epochs, drop_last=True)
     plain = recipe.build(split).to(context.device)
     best = Best(plain, recipe.average, recipe.patience)
-    model = DistributedDataParallel(plain) if context.world > 1 else plain
+    # Buffers are the same on every worker from the start; sending them each step would only cost time.
+    model = DistributedDataParallel(plain, broadcast_buffers=False) if context.world > 1 else plain
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
@@ -67,7 +68,10 @@ def fit(
         model=model, optimizer=optimizer, scheduler=scheduler, data=batches, extra=best, checkpoint_dir=folder
     )
     for rows in loop:
-        batch, targets = training_batch(split.log, spans[rows])
+        rng = np.random.default_rng(
+            [seed, loop.step, context.rank]
+        )  # so a resumed run draws as it would have
+        batch, targets = training_batch(split.log, *recipe.views.draw(split, spans[rows], rng))
         query, table = model(batch.to(context.device))
         value = objective(query, table, torch.from_numpy(targets).to(context.device))
         optimizer.zero_grad()

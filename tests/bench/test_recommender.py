@@ -6,6 +6,7 @@ import torch
 
 from bench.peers import recbole
 from bench.recommender import Bootstrap
+from recipes.recommender.data import from_arrays
 from recipes.recommender.evaluate import rank_of
 from tests.recipes.recommender.builders import small_log
 
@@ -38,15 +39,17 @@ def test_keeping_leaves_ranks_by_user(tmp_path, monkeypatch):
     (tmp_path / "result.json").write_text(json.dumps({"epoch_s": [3.0, 2.0, 9.0]}))
     np.savez(
         tmp_path / "scores.npz",
-        scores=np.array([[9, 1, 2], [9, 2, 1]], "float32"),
+        scores=np.array([[9, 1, 2, 3], [9, 2, 1, 3]], "float32"),
         users=np.array(["9", "10"]),
         targets=np.array(["a", "a"]),
-        items=np.array(["[PAD]", "a", "b"]),
+        items=np.array(["[PAD]", "a", "b", "c"]),
     )
-    recbole.keep(tmp_path)
+    met = [("9", "b"), ("9", "a"), ("9", "a"), ("10", "c"), ("10", "b"), ("10", "a")]
+    recbole.keep(tmp_path, from_arrays(*zip(*met, strict=True), np.arange(6)))
     peer = recbole.load()
     assert peer.users == ["10", "9"]
-    assert peer.ranks.tolist() == [1.0, 2.0]
+    assert peer.ranks.tolist() == [2.0, 3.0]
+    assert peer.ranks_masked.tolist() == [1.0, 2.0]
     assert peer.train_s == 6.0
 
 

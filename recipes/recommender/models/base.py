@@ -4,8 +4,10 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recipes.recommender.jagged import Jagged
+from recipes.recommender.models.seen import Seen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,14 @@ class Settings:
     item_features: bool = False
     time_bias: bool = True
     ratings: bool = True
+    gap: bool = False
+    """A token knows how long after it its next event happens."""
+    calendar: int = 0
+    """A token knows in which of this many equal parts of `calendar_span_s` its next event happens; 0: it does not."""
+    calendar_span_s: tuple[int, int] = (0, 1)
+    """First and last second of the training events."""
+    seen: int = 0
+    """Width of the random codes by which scores go down for what the history holds; 0 for none."""
 
 
 class ItemEmbedding(nn.Module):
@@ -46,27 +56,31 @@ class ItemEmbedding(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Base: `hidden` is the model proper; scoring (dot product or scaled cosine) is shared."""
+    """Base: `hidden` is the model proper; scoring (dot product or scaled cosine, and what was seen) is shared."""
 
     def __init__(self, num_items: int, settings: Settings, item_features: Tensor | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.items = ItemEmbedding(num_items, settings, item_features)
+        self.seen = Seen(num_items, settings.seen, settings.dropout) if settings.seen else None
 
     def hidden(self, batch: Jagged, table: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, batch: Jagged) -> tuple[Tensor, Tensor]:
-        """Queries [T, D], one a token, and item embeddings [N + 1, D]; score = query . embedding."""
+        """Queries [T, D'], one a token, and item embeddings [N + 1, D']; score = query . embedding."""
         table = self.items()
         query = self.hidden(batch, table)
         if self.settings.temperature > 0:
-            query = nn.functional.normalize(query, dim=-1) / self.settings.temperature
+            query = functional.normalize(query, dim=-1) / self.settings.temperature
+        if self.seen is not None:
+            query = torch.cat([query, self.seen(batch)], 1)
         return query, self._scored(table)
 
     def scoring_table(self) -> Tensor:
-        """Item embeddings [N + 1, D] as `forward` scores them."""
+        """Item embeddings [N + 1, D'] as `forward` scores them; D' is wider than D by the seen codes."""
         return self._scored(self.items())
 
     def _scored(self, table: Tensor) -> Tensor:
-        return nn.functional.normalize(table, dim=-1) if self.settings.temperature > 0 else table
+        table = functional.normalize(table, dim=-1) if self.settings.temperature > 0 else table
+        return table if self.seen is None else torch.cat([table, self.seen.codes], 1)

@@ -23,14 +23,9 @@ from torch.nn import functional
 
 from recipes.recommender.jagged import Jagged
 from recipes.recommender.models.base import SequenceModel, Settings
+from recipes.recommender.models.when import TIME_BUCKETS, When, time_bucket
 
-TIME_BUCKETS = 64
 RATING_LEVELS = 11
-
-
-def time_bucket(seconds: Tensor) -> Tensor:
-    """Logarithmic buckets, two an octave: bucket 0 is "the same second"."""
-    return (torch.log2(seconds.clamp(min=0).float() + 1.0) * 2.0).long().clamp(max=TIME_BUCKETS - 1)
 
 
 class RelativeBias(nn.Module):
@@ -41,13 +36,11 @@ class RelativeBias(nn.Module):
         self.position = nn.Parameter(torch.zeros(settings.heads, settings.max_history))
         self.time = nn.Parameter(torch.zeros(TIME_BUCKETS, settings.heads)) if settings.time_bias else None
 
-    def forward(self, length: int, buckets: Tensor | None) -> Tensor:
+    def forward(self, length: int, time: Tensor | None) -> Tensor:
         """[H, L, L], or [S, H, L, L] with time; cells above the diagonal are meaningless."""
         steps = torch.arange(length, device=self.position.device)
         bias = self.position[:, (steps[:, None] - steps[None]).clamp(min=0)]
-        if self.time is None or buckets is None:
-            return bias
-        return bias + functional.embedding(buckets, self.time).permute(0, 3, 1, 2)
+        return bias if time is None else bias + time
 
 
 class Layer(nn.Module):
@@ -61,18 +54,18 @@ class Layer(nn.Module):
         self.bias = RelativeBias(settings)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def attend(self, rows: Tensor, buckets: Tensor | None) -> Tensor:
+    def attend(self, rows: Tensor, time: Tensor | None) -> Tensor:
         """Attention in one rectangle: rows [S, L, 3 D] (V, Q, K) -> [S * L, D]."""
         size, length, _ = rows.shape
         v, q, k = rows.view(size, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        scores = (q * self.scale) @ k.transpose(-1, -2) + self.bias(length, buckets)
+        scores = (q * self.scale) @ k.transpose(-1, -2) + self.bias(length, time)
         weights = functional.silu(scores).tril() / self.length
         return (weights @ v).transpose(1, 2).reshape(size * length, -1)
 
-    def forward(self, x: Tensor, batch: Jagged, buckets: list[Tensor | None]) -> Tensor:
+    def forward(self, x: Tensor, batch: Jagged, time: list[Tensor | None]) -> Tensor:
         width = x.shape[1]
         u, vqk = functional.silu(self.f1(self.norm_in(x))).split([width, 3 * width], dim=1)
-        parts = [self.attend(vqk[index], b) for index, b in zip(batch.layout.groups, buckets, strict=True)]
+        parts = [self.attend(vqk[index], b) for index, b in zip(batch.layout.groups, time, strict=True)]
         attended = torch.cat(parts)[batch.layout.where]
         return x + self.f2(self.dropout(self.norm_out(attended) * u))
 
@@ -83,6 +76,7 @@ class HSTU(SequenceModel):
         self.ratings = nn.Embedding(RATING_LEVELS, settings.dimension) if settings.ratings else None
         if self.ratings is not None:
             nn.init.normal_(self.ratings.weight, std=0.02)
+        self.when = When(settings)
         self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(settings.dimension)
         self.dropout = nn.Dropout(settings.dropout)
@@ -91,13 +85,19 @@ class HSTU(SequenceModel):
         x = functional.embedding(batch.values, table) * math.sqrt(self.settings.dimension)
         if self.ratings is not None:
             x = x + self.ratings((batch.ratings * 2).round().long().clamp(0, RATING_LEVELS - 1))
-        x = self.dropout(x)
-        buckets = [self._buckets(batch, index) for index in batch.layout.groups]
-        for layer in self.layers:
-            x = layer(x, batch, buckets)
+        x = self.dropout(self.when(x, batch))
+        time = self._time_biases(batch)
+        for layer, biases in zip(self.layers, time, strict=True):
+            x = layer(x, batch, biases)
         return self.norm(x)
 
-    def _buckets(self, batch: Jagged, index: Tensor) -> Tensor | None:
+    def _time_biases(self, batch: Jagged) -> list[list[Tensor | None]]:
+        """For each layer and group the time bias [S, H, L, L]; one lookup serves all layers."""
         if not self.settings.time_bias:
-            return None
-        return time_bucket(batch.next_times[index][:, :, None] - batch.timestamps[index][:, None, :])
+            return [[None] * len(batch.layout.groups)] * len(self.layers)
+        table = torch.cat([layer.bias.time for layer in self.layers], 1)
+        found = []
+        for index in batch.layout.groups:
+            elapsed = batch.next_times[index][:, :, None] - batch.timestamps[index][:, None, :]
+            found.append(functional.embedding(time_bucket(elapsed), table).permute(0, 3, 1, 2))
+        return list(zip(*(bias.chunk(len(self.layers), 1) for bias in found), strict=True))

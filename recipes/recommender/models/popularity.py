@@ -2,15 +2,12 @@
 
 import numpy as np
 
-from recipes.recommender.split import Split
+from recipes.recommender.split import Split, held_out
 
 
 def training_counts(split: Split) -> np.ndarray:
     """How often each item position occurs in training [N + 1]."""
-    held = np.zeros(len(split.log.items), bool)
-    for stop, end in zip(split.train_stop, split.log.offsets[1:], strict=True):
-        held[stop:end] = True
-    return np.bincount(split.log.items[~held], minlength=split.log.num_items)
+    return np.bincount(split.log.items[~held_out(split)], minlength=split.log.num_items)
 
 
 def popular(split: Split, count: int) -> np.ndarray:

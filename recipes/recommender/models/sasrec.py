@@ -43,7 +43,7 @@ class SASRec(SequenceModel):
 
     def hidden(self, batch: Jagged, table: Tensor) -> Tensor:
         token = torch.arange(batch.values.shape[0], device=table.device)
-        position = token - batch.offsets[torch.searchsorted(batch.offsets[1:], token, right=True)]
+        position = token - batch.offsets[batch.sequence]
         x = functional.embedding(batch.values, table) * math.sqrt(self.settings.dimension)
         x = self.dropout(
             x + functional.embedding(position, self.position) * math.sqrt(self.settings.dimension)

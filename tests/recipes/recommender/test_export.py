@@ -19,7 +19,15 @@ def build(kind, **changes):
     return model
 
 
-@pytest.mark.parametrize(("kind", "changes"), [(HSTU, {}), (SASRec, {}), (HSTU, {"temperature": 0.07})])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (HSTU, {}),
+        (SASRec, {}),
+        (HSTU, {"temperature": 0.07}),
+        (HSTU, {"seen": 32, "gap": True, "calendar": 5, "calendar_span_s": (0, 10**6)}),
+    ],
+)
 @torch.no_grad()
 def test_exported_encoder_equals_eager(kind, changes):
     """The exported program gives the eager model's newest queries for any number of histories and tokens."""

@@ -7,8 +7,9 @@ from torch.nn import functional
 
 from recipes.recommender.jagged import single_layout
 from recipes.recommender.models.base import Settings
-from recipes.recommender.models.hstu import HSTU, time_bucket
+from recipes.recommender.models.hstu import HSTU
 from recipes.recommender.models.sasrec import SASRec
+from recipes.recommender.models.when import time_bucket
 from tests.recipes.recommender.builders import random_batch
 
 SETTINGS = Settings(dimension=16, heads=2, layers=2, max_history=12, dropout=0.0)

@@ -2,6 +2,7 @@ import numpy as np
 
 from recipes.recommender.data import from_arrays
 from recipes.recommender.split import leave_one_out, training_batch, windows
+from recipes.recommender.views import Views
 from tests.recipes.recommender.builders import small_log
 
 
@@ -28,7 +29,7 @@ def test_every_training_event_is_a_target_once():
         [np.arange(a + 1, b) for a, b in zip(log.offsets, split.train_stop, strict=False)]
     )
     assert sorted(targets) == sorted(expected)
-    batch, items = training_batch(log, spans)
+    batch, items = training_batch(log, *Views().draw(split, spans, np.random.default_rng(0)))
     np.testing.assert_array_equal(items, log.items[targets])
     np.testing.assert_array_equal(batch.next_times.numpy(), log.timestamps[targets])
 
