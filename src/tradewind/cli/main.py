@@ -17,6 +17,7 @@ COMMANDS = {
     "show": ("runs:show", "Show one run: attempts, failures, recovery, metrics, ledger."),
     "logs": ("runs:logs", "Print a run's logs, the first failure first; -f follows."),
     "stop": ("runs:stop", "Stop a run: checkpoint, then end."),
+    "chaos": ("chaos:chaos", "Kill a run's workers again and again; count what was done."),
     "publish": ("models:publish", "Publish a packaged model as an immutable version NAME@N."),
     "models": ("models:models", "List model versions and their aliases."),
     "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),
