@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -250,11 +251,12 @@ def test_a_rank_that_ended_is_not_waited_for() -> None:
 
 
 def test_processes_are_read() -> None:
-    """This process runs and has burnt CPU; a process that never was has no state."""
+    """This process runs, has burnt CPU and began in the past; a process that never was has no state."""
     mine = read_process(os.getpid())
     assert mine is not None
     assert mine.state == "R"
     assert 0.0 < mine.cpu_s < 10_000.0
+    assert 0.0 < time.time() - mine.started_s < 10_000.0
     assert read_process(2**22 + 1) is None
 
 

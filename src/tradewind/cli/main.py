@@ -18,6 +18,7 @@ COMMANDS = {
     "logs": ("runs:logs", "Print a run's logs, the first failure first; -f follows."),
     "resize": ("runs:resize", "Let a run go on with another number of workers."),
     "stop": ("runs:stop", "Stop a run: checkpoint, then end."),
+    "chaos": ("chaos:chaos", "Kill a run's workers again and again; count what was done."),
     "publish": ("models:publish", "Publish a packaged model as an immutable version NAME@N."),
     "models": ("models:models", "List model versions and their aliases."),
     "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),

@@ -1,16 +1,21 @@
 """What the kernel says of a process: its scheduler state and the CPU time it has burnt."""
 
 import os
+import time
 from typing import NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class ProcessState(NamedTuple):
-    """One letter as in `ps` (R, S, D, T stopped, t traced, Z), and CPU seconds of all its threads."""
+    """What `ps` would show of a process."""
 
     state: str
+    """R, S, D, T (stopped), t (stopped by a tracer) or Z."""
     cpu_s: float
+    """Of all its threads."""
+    started_s: float
+    """Unix time; with the process id it names one process for good."""
 
 
 def read_process(pid: int) -> ProcessState | None:
@@ -20,4 +25,9 @@ def read_process(pid: int) -> ProcessState | None:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return ProcessState(fields[0].decode(), (int(fields[11]) + int(fields[12])) / _TICKS_PER_S)
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return ProcessState(
+        state=fields[0].decode(),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+        started_s=booted_s + int(fields[19]) / _TICKS_PER_S,
+    )
