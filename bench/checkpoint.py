@@ -37,8 +37,8 @@ class Size:
     rows: int
 
 
-FULL = Size(rank_bytes=1 << 30, saves=2, warm=1, rows=1_000_000)
-QUICK = Size(rank_bytes=16 << 20, saves=1, warm=1, rows=20_000)
+FULL = Size(rank_bytes=1 << 30, saves=1, warm=2, rows=1_000_000)
+QUICK = Size(rank_bytes=16 << 20, saves=1, warm=2, rows=20_000)
 
 
 def measure(options: Options) -> Mapping[str, Figure]:

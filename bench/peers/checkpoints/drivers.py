@@ -47,7 +47,7 @@ def state_of(size: int, rank: int) -> State:
 def _filled(size: int, draw: torch.Generator) -> torch.Tensor:
     # A megabyte of noise, repeated: drawing gigabytes takes longer than saving them.
     noise = torch.rand(1 << 18, generator=draw)
-    return noise.repeat(max(1, size // noise.nbytes)).clone()
+    return noise.repeat(-(-size // noise.nbytes))[: size // noise.itemsize].clone()
 
 
 def tensors_of(state: State) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,40 +73,54 @@ class Steps:
 
 
 def background(asked: dict[str, Any], state: drivers.State) -> Seconds:
-    """Saves of one contender: a warm-up, then stalls beside memcpy, then steps with a save behind them."""
+    """Saves of one contender: warm-ups, then saves with training steps behind them."""
     root = Path(asked["folder"], asked["driver"])
     driver = drivers.DRIVERS[asked["driver"]](root, Path(asked["memory"]))
-    found: Seconds = {"stall": [], "total": [], "memcpy": [], "p99_quiet": [], "p99_saving": []}
     copy, steps = Memcpy(state), Steps(state)
+    found: Seconds = {"memcpy": [], "stall": [], "total": [], "p99_quiet": [], "p99_saving": []}
     for step in range(asked["warm"] + asked["saves"]):
-        copied = timed(copy)
-        began = time.perf_counter()
-        stall = timed(lambda: driver.save(step, state))  # noqa: B023 - called at once
-        driver.wait()
-        if step >= asked["warm"]:
-            found["memcpy"].append(copied)
-            found["stall"].append(stall)
-            found["total"].append(time.perf_counter() - began)
+        if step < asked["warm"]:
+            driver.save(step, state)
+            driver.wait()
+        else:
+            for name, seconds in _saved_behind(driver, step, state, copy, steps).items():
+                found[name].append(seconds)
         forget(root, step)
-    quiet = steps.during(lambda: False)
-    dist.barrier()
-    driver.save(step + 1, state)
-    saving = steps.during(Waiting(driver.wait))
-    found["p99_quiet"].append(float(np.quantile(quiet, 0.99)))
-    found["p99_saving"].append(float(np.quantile(saving, 0.99)))
-    forget(root, step + 1)
     driver.close()
     return found
 
 
+def _saved_behind(
+    driver: drivers.Driver, step: int, state: drivers.State, copy: Memcpy, steps: Steps
+) -> dict[str, float]:
+    """Quiet steps, a memory copy, the stall of a save, and steps until it is committed."""
+    quiet = steps.during(lambda: False)
+    timed(copy)  # the steps have had the caches since
+    copied = timed(copy)
+    began = time.perf_counter()
+    stall = timed(lambda: driver.save(step, state))
+    waiting = Waiting(driver.wait)
+    saving = steps.during(waiting)
+    return {
+        "memcpy": copied,
+        "stall": stall,
+        "total": waiting.ended - began,
+        "p99_quiet": float(np.quantile(quiet, 0.99)),
+        "p99_saving": float(np.quantile(saving, 0.99)),
+    }
+
+
 class Waiting:
-    """Whether something is still being waited for, in a thread that only waits."""
+    """Whether something is still being waited for, in a thread that only waits; when it `ended`."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
+        self.ended = 0.0
         self._pool = ThreadPoolExecutor(1)
-        self._done = self._pool.submit(wait)
+        self._done = self._pool.submit(self._run, wait)
+
+    def _run(self, wait: Callable[[], None]) -> None:
+        wait()
+        self.ended = time.perf_counter()
 
     def __call__(self) -> bool:
         if self._done.done():
@@ -132,7 +147,7 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
     live = {
         name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
     }
-    for step in range(asked["warm"] + asked["saves"]):
+    for step in range(1 + asked["saves"]):
         turn: dict[str, float] = {}
         for who, disk in disks.items():
             turn[f"save_{who}"] = timed(lambda: disk.save(step, state))  # noqa: B023 - called at once
@@ -143,7 +158,7 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
         blank(live)
         turn["load_memory"] = timed(lambda: drivers.copy_into(live, memory.load(0).own))
         check(live, state, "memory")
-        if step >= asked["warm"]:
+        if step > 0:
             for name, seconds in turn.items():
                 found[name].append(seconds)
     memory.close()
