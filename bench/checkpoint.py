@@ -1,0 +1,182 @@
+"""Checkpoints of 2 GB on two ranks: how long training stands still, and how fast state comes back.
+
+A stall ends when the trainer may change its tensors again, not when a call returns. Contenders are
+torch_checkpointing 0.1.1 and PyTorch's DCP with both of its asynchronous checkpointers; each runs in
+fresh processes, one after the other, round by round. Files are read from the page cache. Saves are
+flushed to the disk, but for torch_checkpointing, which does not flush.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.harness import Figure, Options, main, ratio, say
+
+NAME = "checkpoint"
+RANKS = 2
+LIMIT_S = 600
+BACKGROUND = ("tradewind", "torch_checkpointing", "dcp_thread", "dcp_process")
+Rounds = dict[str, list[dict[str, list[float]]]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of state a rank, saves measured a round after warm-ups, and rows of the embedding table."""
+
+    rank_bytes: int
+    saves: int
+    warm: int
+    rows: int
+
+
+FULL = Size(rank_bytes=1 << 30, saves=1, warm=2, rows=1_000_000)
+QUICK = Size(rank_bytes=16 << 20, saves=1, warm=2, rows=20_000)
+
+
+def measure(options: Options) -> Mapping[str, Figure]:
+    """Stalls, durable saves, loads, step times and delta sizes of ours beside torch_checkpointing and DCP."""
+    size = QUICK if options.quick else FULL
+    rounds: Rounds = {name: [] for name in (*BACKGROUND, "foreground")}
+    for number in range(options.repeats):
+        for name, found in rounds.items():
+            found.append(run(name, size, options.extra.folder))
+            say(f"round {number + 1}/{options.repeats}  {name:<20} {_told(found[-1])}")
+    return stalls(rounds) | disk(rounds["foreground"]) | inflation(rounds) | deltas(size, options.repeats)
+
+
+def stalls(rounds: Rounds) -> dict[str, Figure]:
+    """Ours to each peer's, pair by pair, and to a memory copy made just before; all in seconds too."""
+    ours = flat(rounds["tradewind"], "stall")
+    figures = {
+        f"stall_ratio_{peer}": ratio(ours, flat(rounds[peer], "stall"))
+        for peer in BACKGROUND
+        if peer != "tradewind"
+    }
+    figures["stall_ratio_memcpy"] = ratio(ours, flat(rounds["tradewind"], "memcpy"))
+    for name in BACKGROUND:
+        figures[f"stall_s_{name}"] = Figure.of(flat(rounds[name], "stall"), "s")
+        figures[f"background_s_{name}"] = Figure.of(flat(rounds[name], "total"), "s")
+    return figures
+
+
+def disk(found: Sequence[dict[str, list[float]]]) -> dict[str, Figure]:
+    """Durable saves and loads against DCP's, and our restore from memory against ours from disk."""
+    figures = {
+        "save_speedup_dcp": ratio(flat(found, "save_dcp"), flat(found, "save_ours")),
+        "load_speedup_dcp": ratio(flat(found, "load_dcp"), flat(found, "load_ours")),
+        "memory_restore_ratio_disk": ratio(flat(found, "load_memory"), flat(found, "load_ours")),
+    }
+    return figures | {f"{name}_s": Figure.of(flat(found, name), "s") for name in found[0]}
+
+
+def inflation(rounds: Rounds) -> dict[str, Figure]:
+    """The 99th percentile of step times with a save behind them to that without."""
+    figures = {
+        "" if name == "tradewind" else f"_{name}": ratio(flat(found, "p99_saving"), flat(found, "p99_quiet"))
+        for name, found in rounds.items()
+        if name != "foreground"
+    }
+    return {f"step_p99_inflation{suffix}": figure for suffix, figure in figures.items()}
+
+
+def deltas(size: Size, repeats: int) -> dict[str, Figure]:
+    """Bytes of a delta to those of the table when a hundredth of its rows was touched."""
+    from bench.peers.checkpoints.deltas import DISTRIBUTIONS, delta_ratio
+
+    found = {
+        name: [delta_ratio(touch, size.rows, seed, hashed=False) for seed in range(repeats)]
+        for name, touch in DISTRIBUTIONS.items()
+    }
+    hashed = [delta_ratio(touch, size.rows, 0, hashed=True) for touch in DISTRIBUTIONS.values()]
+    figures = {f"delta_bytes_ratio_{name}": Figure.of(values, "ratio") for name, values in found.items()}
+    worst = [max(pair) for pair in zip(*found.values(), strict=True)]
+    return {
+        "delta_bytes_ratio": Figure.of(worst, "ratio"),
+        **figures,
+        "delta_bytes_ratio_hashed": Figure.of(hashed, "ratio"),
+    }
+
+
+def flat(found: Sequence[dict[str, list[float]]], name: str) -> list[float]:
+    """All rounds' values of one measurement, in order."""
+    return [value for one in found for value in one[name]]
+
+
+def run(name: str, size: Size, folder: Path | None) -> dict[str, list[float]]:
+    """One contender's round in two fresh processes."""
+    mode = "foreground" if name == "foreground" else "background"
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=folder) as disk, tempfile.TemporaryDirectory(dir=memory) as shared:
+        asked = {
+            "mode": mode,
+            "driver": name,
+            "bytes": size.rank_bytes,
+            "saves": size.saves,
+            "warm": size.warm,
+            "folder": disk,
+            "memory": shared + "/images",
+        }
+        return _together(json.dumps(asked), name)
+
+
+def _together(asked: str, name: str) -> dict[str, list[float]]:
+    command = [sys.executable, "-m", "bench.peers.checkpoints.rank", asked]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        ranks = [
+            subprocess.Popen(
+                command,
+                env=os.environ
+                | meeting
+                | {"RANK": str(rank), "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"},
+                stdout=out,
+                stderr=err,
+            )
+            for rank in range(RANKS)
+        ]
+        _wait(ranks)
+        out.seek(0)
+        err.seek(0)
+        if any(process.returncode for process in ranks):
+            raise RuntimeError(f"{name} failed:\n{err.read()[-4000:]}")
+        return dict(json.loads(out.read().splitlines()[-1]))
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until all ranks have ended; when one fails or time is up, the others are ended."""
+    deadline = time.monotonic() + LIMIT_S
+    while any(process.poll() is None for process in ranks):
+        if any(process.returncode for process in ranks) or time.monotonic() > deadline:
+            for process in ranks:
+                process.kill()
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _told(found: dict[str, list[float]]) -> str:
+    return "  ".join(
+        f"{name} {'/'.join(f'{value:.3f}' for value in values)}" for name, values in found.items()
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder", type=Path, help="where checkpoints are written (default: the temporary folder)"
+    )
+
+
+if __name__ == "__main__":
+    main(NAME, measure, packages=("torch", "numpy"), add_flags=add_flags)

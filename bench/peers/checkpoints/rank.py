@@ -1,0 +1,211 @@
+"""One rank of the speed benchmark; rank 0 prints what was measured as one JSON line.
+
+    python -m bench.peers.checkpoints.rank '{"mode": "background", "driver": ..., "bytes": ..., ...}'
+
+`background`: stalls, durations and step times of saves in the background. `foreground`: ours and DCP
+save and load in turn, and ours loads from memory. Every figure is the slowest rank's.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from bench.peers.checkpoints import drivers
+
+Seconds = dict[str, list[float]]
+WINDOW_STEPS = 100
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of work that all ranks begin together."""
+    dist.barrier()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class Memcpy:
+    """The yardstick: every tensor copied, by the C library, into memory that is there and warm."""
+
+    def __init__(self, state: drivers.State) -> None:
+        self._from = [tensor.numpy() for tensor in drivers.tensors_of(state)]
+        self._to = [array.copy() for array in self._from]
+
+    def __call__(self) -> None:
+        for target, source in zip(self._to, self._from, strict=True):
+            np.copyto(target, source)
+
+
+class Steps:
+    """A training step of some 20 ms: matrix products, then new values in part of the state."""
+
+    def __init__(self, state: drivers.State) -> None:
+        self._weight = torch.rand(512, 512) / 256
+        self._input = torch.rand(512, 512)
+        self._state = next(iter(drivers.tensors_of(state)))
+        self._products = 1
+        while self._once() < 0.02:
+            self._products += 1
+
+    def _once(self) -> float:
+        started = time.perf_counter()
+        value = self._input
+        for _ in range(self._products):
+            value = value @ self._weight
+        self._state.add_(1e-6)
+        return time.perf_counter() - started
+
+    def during(self, going_on: Callable[[], bool]) -> list[float]:
+        """Seconds of each step while something goes on, and of `WINDOW_STEPS` at least."""
+        times: list[float] = []
+        while len(times) < WINDOW_STEPS or going_on():
+            times.append(self._once())
+        return times
+
+
+def background(asked: dict[str, Any], state: drivers.State) -> Seconds:
+    """Saves of one contender: warm-ups, then saves with training steps behind them."""
+    root = Path(asked["folder"], asked["driver"])
+    driver = drivers.DRIVERS[asked["driver"]](root, Path(asked["memory"]))
+    copy, steps = Memcpy(state), Steps(state)
+    found: Seconds = {"memcpy": [], "stall": [], "total": [], "p99_quiet": [], "p99_saving": []}
+    for step in range(asked["warm"] + asked["saves"]):
+        if step < asked["warm"]:
+            driver.save(step, state)
+            driver.wait()
+        else:
+            for name, seconds in _saved_behind(driver, step, state, copy, steps).items():
+                found[name].append(seconds)
+        forget(root, step)
+    driver.close()
+    return found
+
+
+def _saved_behind(
+    driver: drivers.Driver, step: int, state: drivers.State, copy: Memcpy, steps: Steps
+) -> dict[str, float]:
+    """Quiet steps, a memory copy, the stall of a save, and steps until it is committed."""
+    quiet = steps.during(lambda: False)
+    timed(copy)  # the steps have had the caches since
+    copied = timed(copy)
+    began = time.perf_counter()
+    stall = timed(lambda: driver.save(step, state))
+    waiting = Waiting(driver.wait)
+    saving = steps.during(waiting)
+    return {
+        "memcpy": copied,
+        "stall": stall,
+        "total": waiting.ended - began,
+        "p99_quiet": float(np.quantile(quiet, 0.99)),
+        "p99_saving": float(np.quantile(saving, 0.99)),
+    }
+
+
+class Waiting:
+    """Whether something is still being waited for, in a thread that only waits; when it `ended`."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self.ended = 0.0
+        self._pool = ThreadPoolExecutor(1)
+        self._done = self._pool.submit(self._run, wait)
+
+    def _run(self, wait: Callable[[], None]) -> None:
+        wait()
+        self.ended = time.perf_counter()
+
+    def __call__(self) -> bool:
+        if self._done.done():
+            self._done.result()
+            self._pool.shutdown()
+            return False
+        return True
+
+
+def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
+    """Durable saves and loads, ours and DCP's in turn; every load is checked."""
+    from tradewind.train import checkpoint
+
+    rank, world = dist.get_rank(), dist.get_world_size()
+    memory = checkpoint.Memory(
+        Path(asked["memory"]), rank=rank, world=world, local_rank=rank, local_world=world
+    )
+    disks = {
+        "ours": drivers.OursOnDisk(Path(asked["folder"], "ours")),
+        "dcp": drivers.DCPOnDisk(Path(asked["folder"], "dcp")),
+    }
+    found: Seconds = {f"{what}_{who}": [] for what in ("save", "load") for who in disks} | {"load_memory": []}
+    memory.stage(0, {}, state)
+    live = {
+        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
+    }
+    for step in range(1 + asked["saves"]):
+        turn: dict[str, float] = {}
+        for who, disk in disks.items():
+            turn[f"save_{who}"] = timed(lambda: disk.save(step, state))  # noqa: B023 - called at once
+            blank(live)
+            turn[f"load_{who}"] = timed(lambda: disk.load(live))  # noqa: B023
+            check(live, state, who)
+            forget(disk.root, step)
+        blank(live)
+        turn["load_memory"] = timed(lambda: drivers.copy_into(live, memory.load(0).own))
+        check(live, state, "memory")
+        if step > 0:
+            for name, seconds in turn.items():
+                found[name].append(seconds)
+    memory.close()
+    return found
+
+
+def blank(state: drivers.State) -> None:
+    for tensor in drivers.tensors_of(state):
+        tensor.zero_()
+
+
+def check(live: drivers.State, state: drivers.State, who: str) -> None:
+    """A fast load of the wrong bytes is no load."""
+    if not all(map(torch.equal, drivers.tensors_of(live), drivers.tensors_of(state))):
+        raise RuntimeError(f"{who} loaded other values than it saved")
+
+
+def forget(root: Path, step: int) -> None:
+    """Remove a step's folder once all ranks are done with it: the disk has better use for the room."""
+    dist.barrier()
+    if dist.get_rank() == 0:
+        for folder in root.glob("step-*"):
+            if int(folder.name.rpartition("-")[2]) == step:
+                shutil.rmtree(folder)
+    dist.barrier()
+
+
+def slowest(found: Seconds) -> Seconds:
+    """The slowest rank's time, measurement by measurement."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, found)
+    return {
+        name: [max(times) for times in zip(*(one[name] for one in everyone), strict=True)] for name in found
+    }
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    state = drivers.state_of(asked["bytes"], dist.get_rank())
+    measure = background if asked["mode"] == "background" else foreground
+    found = slowest(measure(asked, state))
+    if dist.get_rank() == 0:
+        print(json.dumps(found), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
