@@ -1,0 +1,55 @@
+"""The training under `tradewind run`: torch's DDP (or FSDP2) and one `train.Loop`."""
+
+import argparse
+import os
+
+from bench.peers.training.stamps import Stamps
+
+stamp = Stamps(int(os.environ["RANK"]))
+stamp("enter")
+
+from bench.peers.training import task  # noqa: E402  The stamp comes before what is slow to import.
+from tradewind import train  # noqa: E402
+
+
+def parallel(model, fsdp2: bool):  # type: ignore[no-untyped-def]
+    """The model over both workers: replicated, or its parameters sharded over a mesh of two."""
+    if fsdp2:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        return fully_shard(model, mesh=init_device_mesh("cpu", (int(os.environ["WORLD_SIZE"]),)))
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--every", type=int, default=1, help="steps between checkpoints")
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--fsdp2", action="store_true")
+    args = parser.parse_args()
+    stamp("imported")
+    with train.distributed():
+        stamp("joined")
+        model = parallel(task.make_model(), args.fsdp2)
+        optimizer, work = task.make_optimizer(model), task.Work(task.work_of_environment())
+        stamp("built")
+        samples = task.make_data()
+        batches = train.Batches(task.SAMPLES, task.BATCH, fetch=lambda rows: samples[rows])
+        loop = train.Loop(
+            model=model, optimizer=optimizer, data=batches, every_steps=args.every, max_steps=args.steps
+        )
+        stamp("resumed", loop.step)
+        for batch in loop:
+            stamp("begin", loop.step + 1)
+            work()
+            optimizer.zero_grad()
+            task.loss_of(model, batch).backward()
+            optimizer.step()
+            stamp("commit", loop.step + 1)
+
+
+if __name__ == "__main__":
+    main()
