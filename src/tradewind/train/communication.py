@@ -12,6 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
+from tradewind.train.buckets import lay_out_buckets
 from tradewind.train.ledger import COMMUNICATION, Ledger, process_ledger
 
 
@@ -23,7 +24,11 @@ def communication() -> Iterator[None]:
 
 
 def observe(model: Any, ledger: Ledger) -> None:
-    """Count what DistributedDataParallel leaves exposed: the wait after backward's own work is done."""
+    """Count what DistributedDataParallel leaves exposed: the wait after backward's own work is done.
+
+    Its buckets are laid out first: the exchange of every step is then the same before and after a restart.
+    """
+    lay_out_buckets(model)
     if isinstance(model, DistributedDataParallel):
         model.register_forward_hook(_Marks(ledger))
 
