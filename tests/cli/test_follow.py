@@ -1,12 +1,14 @@
 """`tradewind logs`, once and while it grows."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Gate, Project, Start
 from tradewind.agent.watch import FolderWatch
+from tradewind.cli import follow
 from tradewind.cli.follow import attempt_folders, follow_logs, log_files, wakes
 from tradewind.cli.main import invoke
 from tradewind.errors import TradewindError
@@ -67,6 +69,35 @@ def test_following_a_run_that_has_ended_prints_it(
     assert invoke(["logs", "last", "-f"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (lines[0][:14], lines[-1]) == ("first failure:", "[rank0] done")
+
+
+def test_attempts_that_pass_unseen_are_printed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was written between two looks is printed: the rest of one attempt, and all of the next ones."""
+    run = Run(id="r", name="r", created_s=1.0, dir=str(tmp_path), pid=1)
+
+    def write(attempt: int, text: str) -> None:
+        path = tmp_path / "logs" / f"attempt{attempt}" / "rank0.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(text)
+
+    def looks(*_: object) -> Iterator[bool]:
+        yield False
+        write(1, "its end\n")
+        write(2, "the second\n")
+        write(3, "the third\n")
+        yield True
+
+    monkeypatch.setattr(follow, "wakes", looks)
+    write(0, "before it was followed\n")
+    write(1, "first\n")
+    follow_logs(run, None, None)
+    lines = [line.removeprefix("[rank0] ") for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["first", "its end", "the second", "the third"]
+    follow_logs(run, 0, 2)
+    assert capsys.readouterr().out == "the second\nthe second\n"
 
 
 def test_a_run_that_was_never_started_cannot_be_followed(tmp_path: Path) -> None:

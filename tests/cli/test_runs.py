@@ -4,12 +4,14 @@ import json
 import os
 import select
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Gate, Project, Start
+from tradewind.agent import Job
 from tradewind.cli.main import invoke
 
 
@@ -229,6 +231,20 @@ def test_stop_returns_when_workers_have_committed(
     assert (Path(row["dir"]) / "committed0").exists()
     assert invoke(["stop", run]) == 1
     assert f"run {run} does not run here; it is stopped" in capsys.readouterr().err
+
+
+def test_stop_now_waits_for_no_worker(
+    project: Project, gate: Gate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`stop --now` kills a worker that does not end when it is asked, without giving it the usual time."""
+    project(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{gate.script}\nsignal.pause()")
+    assert invoke(["run", "main.py", "--detach"]) == 0
+    gate.reached()
+    gate.opened()
+    began = time.monotonic()
+    assert invoke(["stop", "last", "--now"]) == 0
+    assert time.monotonic() - began < Job(run="", run_dir=Path(), workdir=Path(), script="").grace_s / 2
+    assert shown(capsys)["run"]["state"] == "stopped"
 
 
 def test_stop_right_after_the_start(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

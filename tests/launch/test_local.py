@@ -120,7 +120,8 @@ def running(root: Path, store: Store) -> Run:
     write(root, {"train.py": SLEEPER})
     run = submit(RunSpec(script="train.py"), store, cwd=root)
     os.mkfifo(Path(run.dir, "started"))
-    start_detached(run, store)
+    pid = start_detached(run, store)
+    assert (store.run(run.id).pid, is_held(Path(run.dir))) == (pid, True)
     assert Path(run.dir, "started").read_text() == "up"  # Blocks until the worker writes.
     return store.run(run.id)
 

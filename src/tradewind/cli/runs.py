@@ -188,7 +188,8 @@ def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
         if not is_held(Path(found.dir)) or found.pid is None:
             found = reconcile(found, store)
             raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
-        interrupt(found.pid, times=2 if now else 1)
+        # Two of one kind could arrive as one.
+        interrupt(found.pid, (signal.SIGINT, signal.SIGTERM) if now else (signal.SIGINT,))
         emit(row(store.run(found.id), time.time()), output, ("id", "name", "state", "exit_code"))
     return ExitCode.OK
 
@@ -220,8 +221,8 @@ def resize(run: str, *, workers: int) -> int:
     return ExitCode.OK
 
 
-def interrupt(pid: int, times: int) -> None:
-    """Send SIGINT to an agent and wait until it has ended."""
+def interrupt(pid: int, signals: tuple[int, ...]) -> None:
+    """Send these signals to an agent and wait until it has ended."""
     import select
 
     try:
@@ -229,8 +230,8 @@ def interrupt(pid: int, times: int) -> None:
     except ProcessLookupError:
         return
     try:
-        for _ in range(times):
-            signal.pidfd_send_signal(pidfd, signal.SIGINT)
+        for signum in signals:
+            signal.pidfd_send_signal(pidfd, signum)
         select.select([pidfd], [], [])
     except ProcessLookupError:
         return
