@@ -294,6 +294,7 @@ def test_what_a_larger_world_left_is_freed(folder: Path) -> None:
     """After a shrink the images of workers that are no more go, once nobody may need them."""
     for memory in host(folder, 3):
         memory.stage(1, states.shared(1), {})
+        memory.close()  # a worker that is no more makes no further images
     memories = host(folder, 2, generation=1)
     stage(memories, 2)
     assert memories[0].steps() == [1, 2]
