@@ -32,21 +32,21 @@ def test_a_history_keeps_its_newest_events_and_leaves_all_of_it_out():
 
 def test_a_user_without_a_history_is_the_padding_item():
     """There is one token, number 0, at the time of the request."""
-    got = values(catalogue().user([], now=77))
+    got = values(catalogue().user([], now=77, k=1))
     assert (got["values"], got["timestamps"], got["lengths"], got["seen"]) == ([0], [77], [1], [])
 
 
 def test_seen_items_may_be_asked_for():
     """`exclude_seen=False` leaves nothing out."""
-    assert values(catalogue().user([1, 2], exclude_seen=False))["seen"] == []
+    assert values(catalogue().user([1, 2], exclude_seen=False, k=1))["seen"] == []
 
 
 def test_user_features_come_in_the_models_order_with_zero_for_the_rest():
     """Missing features are 0, unknown ones are refused with the known ones named."""
     model = catalogue(user_features=["age", "vip"])
-    assert values(model.user([1], features={"vip": 2.0}))["user"] == [0.0, 2.0]
+    assert values(model.user([1], features={"vip": 2.0}, k=1))["user"] == [0.0, 2.0]
     with pytest.raises(RequestError, match="unknown user feature 'x'; this model has age, vip"):
-        model.user([1], features={"x": 1.0})
+        model.user([1], features={"x": 1.0}, k=1)
 
 
 @pytest.mark.parametrize("item", ["", "i0", "i11", 0, 11, "I1"])
@@ -65,6 +65,12 @@ def test_k_is_a_count_within_the_candidates(k):
         catalogue().check_k(k)
 
 
+def test_without_k_there_are_ten_or_as_many_as_can_be_had():
+    """A small catalogue's default is one that it can keep."""
+    assert Catalogue(ITEMS, {}, 100).default_k == 10
+    assert catalogue().default_k == 5
+
+
 @pytest.mark.parametrize("position", [0, 11, -1])
 def test_positions_outside_the_catalogue_are_refused(position):
     """They are 1 to the number of items."""
@@ -74,7 +80,7 @@ def test_positions_outside_the_catalogue_are_refused(position):
 
 def test_users_are_joined_row_by_row():
     """Jagged inputs follow each other, one length a user."""
-    joined = join([catalogue().user([1, 2]), catalogue().user([]), catalogue().user([5])])
+    joined = join([catalogue().user(history, k=1) for history in ([1, 2], [], [5])])
     got = values(joined)
     assert joined.rows == 3
     assert (got["values"], got["lengths"]) == ([1, 2, 0, 5], [2, 1, 1])

@@ -48,11 +48,12 @@ class App:
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request, or say what will. Never raises."""
         route = self._routes.find(request)
-        if _guarded(lambda: route.no_time(request)) is True:
-            self._replica.metrics.observe_request(route.name, NO_TIME.status, 0.0, in_deadline=False)
-            return NO_TIME
+        answer = _guarded(lambda: NO_TIME if route.no_time(request) else route.handle(request))
+        if answer is NO_TIME:
+            waited_s = time.monotonic() - request.arrived_s
+            self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
+            return NO_TIME  # as it is: at the door every microsecond is taken from those inside
         exchange = Exchange(route.name, self._request_id(request), request.arrived_s)
-        answer = _guarded(lambda: route.handle(request))
         if isinstance(answer, Response):
             return self._done(exchange, answer)
         leave = partial(self._replica.dispatcher.cancel, answer.program, answer.job)
@@ -72,7 +73,7 @@ class App:
     def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
         now = time.monotonic()
         route, request_id, arrived_s = exchange
-        in_deadline = response.status == 200 and now <= deadline_s
+        in_deadline = response.status == 200 and now <= deadline_s < math.inf
         self._replica.observe(route, request_id, response, now - arrived_s, in_deadline)
         headers = (*response.headers, (names.HEADER_REQUEST_ID, request_id))
         return response._replace(headers=headers, close=response.close or self._replica.draining)

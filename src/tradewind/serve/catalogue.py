@@ -59,6 +59,7 @@ class Catalogue:
         settings = settings_of(config, len(items) - 1)
         self.items = items
         self.max_k = max_k
+        self.default_k = min(DEFAULT_K, max_k)
         self.user_features = settings.user_features
         self._positions = {item: i for i, item in enumerate(items) if i}
         self._max_history = settings.max_history
@@ -89,7 +90,7 @@ class Catalogue:
         timestamps: Sequence[int] | None = None,
         ratings: Sequence[float] | None = None,
         *,
-        k: int = DEFAULT_K,
+        k: int,
         exclude_seen: bool = True,
         now: int | None = None,
         features: Mapping[str, float] | None = None,

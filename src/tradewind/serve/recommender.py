@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tradewind.serve.catalogue import DEFAULT_K, Catalogue, join
+from tradewind.serve.catalogue import Catalogue, join
 from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
@@ -49,8 +49,10 @@ class RecommendModel:
                     raise RequestError(400, f"input {port.name!r}: shape must be {list(first.shape)}")
         check_rows(first.shape[0], self.max_rows)
         positions = self._positions(first)
-        k = self.catalogue.check_k(parameters.get("k", DEFAULT_K))
-        exclude_seen = parameters.get("exclude_seen", True) is not False
+        k = self.catalogue.check_k(parameters.get("k", self.catalogue.default_k))
+        exclude_seen = parameters.get("exclude_seen", True)
+        if not isinstance(exclude_seen, bool):
+            raise RequestError(400, "parameter exclude_seen must be true or false")
         rows = []
         for row in range(first.shape[0]):
             kept = positions[row] > 0
@@ -64,7 +66,7 @@ class RecommendModel:
 
     def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
         """Return external ids, and scores that JSON can hold; k of each, whatever others in the batch asked for."""
-        k = self.catalogue.check_k(parameters.get("k", DEFAULT_K))
+        k = self.catalogue.check_k(parameters.get("k", self.catalogue.default_k))
         items, scores = tensors["items"], tensors["scores"]
         positions = np.frombuffer(items.data, np.int64).reshape(items.shape)[:, :k]
         names = [self.catalogue.items[p].encode() for p in positions.ravel().tolist()]

@@ -18,8 +18,6 @@ from tradewind.spec import EndpointSpec
 
 LOGGED = ("infer", "recommend")
 """Routes whose every answer is an access line; of the others only errors are."""
-UNMEASURED_S = {1: 1e-3}
-"""Where a program could not be measured at start-up; the first answers correct it."""
 
 
 class Replica:
@@ -43,17 +41,19 @@ class Replica:
         self._access_log = access_log
         self._restarts_seen = 0
 
-    async def start(self) -> wire.Description:
+    async def start(self) -> None:
         """Load the model in its worker. Raises TradewindError when it cannot be loaded."""
-        description, vocabulary = await self.pool.start()
+        self.adopt(*await self.pool.start())
+
+    def adopt(self, description: wire.Description, vocabulary: bytes) -> None:
+        """Serve what a worker says it has loaded."""
         self.label = f"{self.spec.name or description.name}@{self.version}"
         for program, about in description.programs.items():
-            self.dispatcher.add_program(program, Profile(about.profile_s or UNMEASURED_S))
+            self.dispatcher.add_program(program, Profile(about.profile_s))
         if description.task == "recommend":
             self._add_recommender(description, msgspec.json.decode(vocabulary, type=list[str]))
         else:
             self._add_programs(description)
-        return description
 
     @property
     def ready(self) -> bool:
@@ -87,8 +87,9 @@ class Replica:
     def _add_programs(self, description: wire.Description) -> None:
         for program, about in description.programs.items():
             self.models[program] = ProgramModel(program, program, about)
-        if len(self.models) == 1:
-            self.models.setdefault(self.spec.name or description.name, next(iter(self.models.values())))
+        if len(description.programs) == 1:
+            name = self.spec.name or description.name
+            self.models[name] = ProgramModel(name, program, about)
 
     def _add_recommender(self, description: wire.Description, items: list[str]) -> None:
         catalogue = Catalogue(items, description.config, min(self.spec.candidates, len(items) - 1))

@@ -39,8 +39,9 @@ class Routes:
         self._version = version
 
     @property
-    def paths(self) -> list[str]:
-        return list(self._routes)
+    def methods(self) -> dict[str, str]:
+        """The method of every path."""
+        return {path: route.method for path, route in self._routes.items()}
 
     def find(self, request: Request) -> Route:
         """Return the route of a request; one that answers 404 or 405 where there is none."""

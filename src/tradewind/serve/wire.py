@@ -71,7 +71,6 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     config: dict[str, object]
     programs: dict[str, Program]
-    num_items: int = 0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -82,10 +81,9 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Worker to front: tensors, or the error that the program raised; `seconds` it ran."""
+    """Worker to front: tensors, or the error that the program raised; once, at the start, what it has loaded."""
 
     tensors: tuple[TensorSpec, ...] = ()
-    seconds: float = 0.0
     error: str | None = None
     ready: Description | None = None
 

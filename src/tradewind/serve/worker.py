@@ -65,7 +65,6 @@ def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner
         digest=package.digest,
         config=dict(package.config),
         programs={name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()},
-        num_items=len(items),
     )
     wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])
     return runners
@@ -75,14 +74,13 @@ def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     while (frame := wire.receive(sock)) is not None:
         call = decode(frame[0])
-        start = time.perf_counter()
         try:
             result = runners[call.program].run(to_torch(call.tensors, frame[1]))
             specs, buffers = from_torch(result)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
             wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))
             continue
-        wire.send(sock, wire.Reply(tensors=specs, seconds=time.perf_counter() - start), buffers)
+        wire.send(sock, wire.Reply(tensors=specs), buffers)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from tradewind.serve.catalogue import DEFAULT_K, MAX_UNIX_S, Catalogue, Event
+from tradewind.serve.catalogue import MAX_UNIX_S, Catalogue, Event
 from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
 
@@ -17,7 +17,7 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """A history, oldest first: item ids, or events with time and rating."""
 
     history: list[str | int | Event]
-    k: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_K
+    k: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType = msgspec.UNSET
     exclude_seen: bool = True
     user: dict[str, float] = {}
     now: float | None = None
@@ -51,16 +51,17 @@ def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int]:
         raise RequestError(400, f"not a recommendation request: {error}") from None
     now = None if request.now is None else _unix_s(request.now, "now")
     events = [event if isinstance(event, Event) else Event(event) for event in request.history]
+    k = catalogue.default_k if request.k is msgspec.UNSET else catalogue.check_k(request.k)
     prepared = catalogue.user(
         [catalogue.position(event.item) for event in events],
         _timestamps(events),
         [_finite(event.rating, "rating") for event in events],
-        k=catalogue.check_k(request.k),
+        k=k,
         exclude_seen=request.exclude_seen,
         now=now,
         features={name: _finite(value, name) for name, value in request.user.items()},
     )
-    return prepared, request.k
+    return prepared, k
 
 
 def render(model: str, k: int, tensors: Mapping[str, Tensor], catalogue: Catalogue) -> RecommendResponse:

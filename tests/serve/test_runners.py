@@ -1,0 +1,66 @@
+"""What a worker runs: programs batched where they can be, warmed up and measured before the first request."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.serve.conftest import NUM_ITEMS
+from tradewind.errors import TradewindError
+from tradewind.models import Package, open_package
+from tradewind.serve.runners import runners_of
+from tradewind.serve.wire import Program
+
+
+@pytest.fixture(scope="module")
+def described(generic) -> dict[str, Program]:
+    """What the generic package's programs say of themselves, by a clock that ticks once a look."""
+    ticks = itertools.count()
+    runners = runners_of(open_package(generic), 6, 0, "exact")
+    return {name: r.describe(lambda: float(next(ticks)), 2) for name, r in runners.items()}
+
+
+def test_programs_are_batched_where_all_ports_share_their_first_dimension(described):
+    """Others run one request at a time."""
+    assert {name: p.max_rows for name, p in described.items()} == {"affine": 6, "lookup": 6, "total": 1}
+
+
+def test_every_size_is_measured(described):
+    """Powers of two up to the limit, and the limit."""
+    assert described["affine"].profile_s == {1: 1.0, 2: 1.0, 4: 1.0, 6: 1.0}
+    assert list(described["total"].profile_s) == [1]
+
+
+def test_outputs_come_by_name(generic):
+    """Programs that give a dict, a tensor or a tuple are run alike."""
+    runners = runners_of(open_package(generic), 6, 0, "exact")
+    x, ids = torch.ones(2, 4), torch.tensor([3, 4])
+    affine = runners["affine"].run({"ids": ids, "x": x})
+    assert affine["y"].tolist() == (x * 2 + 1).tolist()
+    assert affine["next"].tolist() == [4, 5]
+    assert next(iter(runners["lookup"].run({"ids": ids[:, None]}).values())).shape == (2, 1, 4)
+    assert [t.tolist() for t in runners["total"].run({"x": x[0]}).values()] == [4.0, False]
+
+
+def test_a_recommender_runs_whole_histories_to_be_measured(recommender):
+    """Of the longest length, at every batch size."""
+    runner = runners_of(open_package(recommender), 4, 20, "exact")["recommend"]
+    about = runner.describe(iter(range(1000)).__next__, 1)
+    assert (list(about.profile_s), about.max_rows) == ([1, 2, 4], 4)
+
+
+def test_a_package_whose_config_cannot_be_served_is_refused_when_loaded(recommender):
+    """The first request is not the one to find out."""
+    package = open_package(recommender)
+    changed = package.config | {"popular": [NUM_ITEMS + 1]}
+    broken = Package(
+        package.path,
+        package.manifest.__class__(**as_dict(package.manifest, config=changed)),
+        package._contents,
+    )
+    with pytest.raises(TradewindError, match=f"popular item {NUM_ITEMS + 1}"):
+        runners_of(broken, 4, 20, "exact")
+
+
+def as_dict(manifest, **changed):
+    return {name: getattr(manifest, name) for name in manifest.__struct_fields__} | changed
