@@ -24,13 +24,13 @@ class Recipe:
     epochs: int = 40
     patience: int = 10
     """Epochs without a better validation NDCG@10 before training ends."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Windows a step, over all workers."""
     stride: int = 50
-    """Events between the ends of a user's training windows."""
+    """Events between the ends of a user's training windows, and so the most targets of one."""
     views: Views = dataclasses.field(default_factory=Views)
     """How windows are varied from step to step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     warmup_steps: int = 50
     weight_decay: float = 0.0
     smoothing: float = 0.0
@@ -59,12 +59,12 @@ class Recipe:
 RECIPES = {
     "hstu": Recipe(
         kind=HSTU,
-        settings=Settings(calendar=32, seen=256),
+        settings=Settings(calendar=32, gap=True, seen=256),
         views=Views(shuffle_ties=True),
-        epochs=24,
+        epochs=20,
         patience=6,
     ),
-    "sasrec": Recipe(kind=SASRec, settings=Settings(), views=Views(shuffle_ties=True), epochs=24, patience=6),
+    "sasrec": Recipe(kind=SASRec, settings=Settings(), views=Views(shuffle_ties=True), epochs=20, patience=6),
 }
 
 

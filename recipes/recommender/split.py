@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from recipes.recommender.data import EventLog
-from recipes.recommender.jagged import Jagged, gather
+from recipes.recommender.jagged import Jagged, gather, rows_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,30 +64,42 @@ def held_out(split: Split) -> np.ndarray:
 
 
 def windows(split: Split, stride: int) -> np.ndarray:
-    """Spans [W, 2] of training inputs; the event after each input token is its target.
+    """Windows [W, 3] of training: the first and the last input's end, and the first event that is a target.
 
     A user's inputs are cut from the newest end every `stride` events into windows of at most
-    `max_history`, so with stride = max_history every training event is a target exactly once.
+    `max_history`. A window's targets are the events after its newest `stride` inputs, and the
+    oldest window's are all: every training event but a user's first is a target exactly once, with
+    at least `max_history - stride` events before it where the user has them.
     """
     spans = []
     for start, stop in zip(split.log.offsets[:-1], split.train_stop, strict=True):
         end = stop - 1
         while end > start:
             begin = max(start, end - split.max_history)
-            spans.append((begin, end))
+            spans.append((begin, end, begin + 1 if begin == start else end - stride + 1))
             if begin == start:
                 break
             end -= stride
-    return np.array(spans, np.int64).reshape(-1, 2)
+    return np.array(spans, np.int64).reshape(-1, 3)
 
 
-def training_batch(log: EventLog, rows: np.ndarray, lengths: np.ndarray) -> tuple[Jagged, np.ndarray]:
-    """Inputs and, flat beside them, each token's target item: the event after it.
+def training_batch(
+    log: EventLog, rows: np.ndarray, counts: np.ndarray, targets: np.ndarray
+) -> tuple[Jagged, np.ndarray, np.ndarray]:
+    """Inputs, which of the flat tokens have a target, and those targets: the events after them.
 
-    `rows` are rows of the log, `lengths[b]` (two or more) to window b; a window's first event is only
-    an input, its last only a target.
+    `rows` are rows of the log, `counts[b]` (two or more) to window b, of which the newest `targets[b]`
+    are targets; a window's last event is no input.
     """
-    ends = np.cumsum(lengths)
-    inputs, targets = np.delete(rows, ends - 1), np.delete(rows, ends - lengths)
-    now = log.timestamps[rows[ends - 1]]
-    return gather(log.items, log.timestamps, log.ratings, inputs, lengths - 1, now), log.items[targets]
+    ends, lengths = np.cumsum(counts), counts - 1
+    batch = gather(
+        log.items,
+        log.timestamps,
+        log.ratings,
+        np.delete(rows, ends - 1),
+        lengths,
+        log.timestamps[rows[ends - 1]],
+    )
+    place = rows_of(np.stack([ends - targets, ends], 1))[0]
+    window = np.repeat(np.arange(len(counts)), targets)
+    return batch, place - 1 - window, log.items[rows[place]]

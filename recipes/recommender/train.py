@@ -71,9 +71,10 @@ def fit(
         rng = np.random.default_rng(
             [seed, loop.step, context.rank]
         )  # so a resumed run draws as it would have
-        batch, targets = training_batch(split.log, *recipe.views.draw(split, spans[rows], rng))
+        batch, asked, targets = training_batch(split.log, *recipe.views.draw(split, spans[rows], rng))
         query, table = model(batch.to(context.device))
-        value = objective(query, table, torch.from_numpy(targets).to(context.device))
+        asked, targets = (torch.from_numpy(part).to(context.device) for part in (asked, targets))
+        value = objective(query[asked], table, targets)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

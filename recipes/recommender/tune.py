@@ -34,22 +34,22 @@ from recipes.recommender.train import fit
 from tradewind import train
 
 SHARED: Mapping[str, Sequence[Any]] = {
-    "learning_rate": (5e-4, 1e-3, 2e-3, 3e-3),
-    "batch_size": (32, 64),
+    "learning_rate": (2e-3, 3e-3, 5e-3),
     "dropout": (0.2, 0.3, 0.4, 0.5),
     "heads": (1, 2, 4),
     "layers": (1, 2, 3),
     "weight_decay": (0.0, 0.01, 0.1),
     "smoothing": (0.0, 0.05, 0.1),
-    "average": (0.98, 0.99, 0.995),
+    "average": (0.98, 0.99),
+    "stride": (25, 50),
     "shift": (0, 25),
     "drop": (0.0, 0.1, 0.2),
 }
 SPACES: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "hstu": {**SHARED, "gap": (False, True), "item_features": (False, True)},
-    "sasrec": {**SHARED, "temperature": (0.0, 0.1), "item_features": (False, True)},
+    "hstu": {**SHARED, "item_features": (False, True)},
+    "sasrec": SHARED,
 }
-RUNGS = (4, 10, 24)
+RUNGS = (4, 10, 20)
 """Epochs at which trials are compared."""
 KEPT = (1 / 3, 1 / 2)
 """Share of the trials that trains on after each rung but the last."""

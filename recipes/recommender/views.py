@@ -25,17 +25,20 @@ class Views:
 
     def draw(
         self, split: Split, spans: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the log, window after window, each window's last being only a target; and their counts."""
-        rows, counts = rows_of(self._shifted(split, spans, rng) + np.array([0, 1]))
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the log, window after window; how many each window has; and how many of its newest are targets."""
+        spans = self._shifted(split, spans, rng)
+        rows, counts = rows_of(spans[:, :2] + np.array([0, 1]))
         window = np.repeat(np.arange(len(counts)), counts)
         if self.drop:
             keep = rng.random(len(rows)) >= self.drop
             keep |= (np.bincount(window[keep], minlength=len(counts)) < 2)[window]
             rows, window = rows[keep], window[keep]
+        counts, first = np.bincount(window, minlength=len(counts)), spans[:, 2]
+        targets = np.bincount(window[rows >= first[window]], minlength=len(counts))
         if self.shuffle_ties:
             rows = rows[np.lexsort((rng.random(len(rows)), split.log.timestamps[rows], window))]
-        return rows, np.bincount(window, minlength=len(counts))
+        return rows, counts, np.minimum(targets, counts - 1)
 
     def _shifted(self, split: Split, spans: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.shift:

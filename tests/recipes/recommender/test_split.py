@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from recipes.recommender.data import from_arrays
 from recipes.recommender.split import leave_one_out, training_batch, windows
@@ -19,19 +20,26 @@ def test_newest_two_events_are_held_out():
         np.testing.assert_array_equal(split.test.seen[u], log.items[a : b - 1])
 
 
-def test_every_training_event_is_a_target_once():
-    """With stride = max_history no training event is lost or repeated, and no held-out event is a target."""
+@pytest.mark.parametrize("stride", [1, 3, 7])
+def test_every_training_event_is_a_target_once(stride):
+    """No training event is lost or repeated, no held-out event is a target, and each has the history it can."""
     log = small_log(seed=3)
     split = leave_one_out(log, max_history=7)
-    spans = windows(split, 7)
-    targets = np.concatenate([np.arange(a + 1, b + 1) for a, b in spans])
-    expected = np.concatenate(
-        [np.arange(a + 1, b) for a, b in zip(log.offsets, split.train_stop, strict=False)]
+    rows, counts, asked = Views().draw(split, windows(split, stride), np.random.default_rng(0))
+    batch, token, items = training_batch(log, rows, counts, asked)
+    targets = np.concatenate(
+        [part[len(part) - n :] for part, n in zip(np.split(rows, np.cumsum(counts)[:-1]), asked, strict=True)]
     )
-    assert sorted(targets) == sorted(expected)
-    batch, items = training_batch(log, *Views().draw(split, spans, np.random.default_rng(0)))
+    users = list(zip(log.offsets, split.train_stop, strict=False))
+    assert sorted(targets) == sorted(np.concatenate([np.arange(a + 1, b) for a, b in users]))
     np.testing.assert_array_equal(items, log.items[targets])
-    np.testing.assert_array_equal(batch.next_times.numpy(), log.timestamps[targets])
+    np.testing.assert_array_equal(batch.next_times.numpy()[token], log.timestamps[targets])
+    np.testing.assert_array_equal(batch.timestamps.numpy()[token], log.timestamps[targets - 1])
+    history = (
+        token - batch.offsets.numpy()[np.searchsorted(batch.offsets.numpy()[1:], token, side="right")] + 1
+    )
+    before = targets - log.offsets[np.searchsorted(log.offsets, targets, side="right") - 1]
+    assert (history >= np.minimum(before, 7 - stride)).all()
 
 
 def test_users_with_two_events_only_train():

@@ -14,13 +14,13 @@ SPANS = windows(SPLIT, 7)
 
 
 def draw(views, seed=0):
-    rows, counts = views.draw(SPLIT, SPANS, np.random.default_rng(seed))
+    rows, counts, _ = views.draw(SPLIT, SPANS, np.random.default_rng(seed))
     return np.split(rows, np.cumsum(counts)[:-1])
 
 
 def test_as_built_windows_are_shown_as_they_are():
     """Without variation a window's rows are its span's and the target after it, whatever the seed."""
-    for part, (start, stop) in zip(draw(Views(), seed=5), SPANS, strict=True):
+    for part, (start, stop, _) in zip(draw(Views(), seed=5), SPANS, strict=True):
         assert part.tolist() == list(range(start, stop + 1))
 
 
@@ -40,7 +40,7 @@ def test_shifted_windows_stay_inside_training():
     """A shifted window is as long as before, ends later by at most the shift, and reaches no held-out event."""
     moved = draw(Views(shift=3))
     by = []
-    for part, (start, stop) in zip(moved, SPANS, strict=True):
+    for part, (start, stop, _) in zip(moved, SPANS, strict=True):
         user = np.searchsorted(SPLIT.log.offsets, start, side="right") - 1
         assert part[-1] < SPLIT.train_stop[user]
         assert len(part) == stop - start + 1
@@ -64,3 +64,15 @@ def test_the_same_generator_draws_the_same_view():
     views = Views(shuffle_ties=True, shift=3, drop=0.3)
     again = [np.concatenate(draw(views, seed)).tolist() for seed in (1, 1, 2)]
     assert again[0] == again[1] != again[2]
+
+
+@pytest.mark.parametrize("views", [Views(), Views(shift=3), Views(drop=0.5, shuffle_ties=True)])
+def test_targets_are_the_newest_of_their_window(views):
+    """A window keeps an input, has no more targets than its stride, and only the oldest window has more."""
+    spans = windows(SPLIT, 4)
+    _, counts, targets = views.draw(SPLIT, spans, np.random.default_rng(0))
+    oldest = np.isin(spans[:, 0], SPLIT.log.offsets)
+    assert (targets < counts).all()
+    assert (targets[~oldest] <= 4).all()
+    assert (targets[~oldest] < counts[~oldest] - 1).any()
+    assert (targets[oldest] > 4).any() or views.drop
