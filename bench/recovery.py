@@ -9,8 +9,9 @@ group the other one, at moments of a step drawn alike for all. A session's value
 - `torchrun`: torch 2.13's, `--standalone`, monitor interval 0.02 s (0.1 by default), DDP, a Distributed
   Checkpoint after every step; once as it comes (the workers share the rendezvous's store) and once with
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1. The better of both is `torchrun` in the figures.
-- `torchrun fork`: the same with `--run-path --start-method fork`, by which workers are forked from an agent
-  that has imported torch. Documented and seldom used; a process that has used CUDA cannot do it.
+- `torchrun fork`: the same with its own store and `--run-path --start-method fork`, by which workers are forked
+  from an agent that has imported torch. Documented, seldom used: it forks a process that runs threads. The first
+  kill of a session pays for what the agent imports at its first failure.
 - `torchft`: 0.2.0, a lighthouse and two replica groups of one worker, min_replica_size 1, each started again
   the instant it ends. Heartbeats every 25 ms, dead after 250 ms of silence (`--torchft-ms`; by default 100 ms
   and 5 s), quorum tick 10 ms. Two figures: until the survivor commits a step on its own, with half the batch
