@@ -9,16 +9,17 @@ A step's productive time is what rank 0 stamps between its beginning and its com
 stood; a step that had to be done again counts once. Goodput is that, over all slices, by the time observed: start-up
 does not count, but restarts, work done again, checkpoints, and whatever happens between two steps do.
 
-- `tradewind`: `tradewind run` as it comes, DDP, `train.Loop`.
+- `tradewind`: `tradewind run` and `train.Loop` as they come: state goes into memory as often as 1% of the time
+  allows, to disk every 100 steps.
 - `torchrun`: its own store at every restart (without it a kill may cost several restarts, or a hang), monitor interval
-  0.02 s, DDP, Distributed Checkpoint. With `--fork` a third, `torchrun fork`: see `bench/recovery.py`.
+  0.02 s, DDP, Distributed Checkpoint once a second. With `--fork` a third, `torchrun fork`: see `bench/recovery.py`.
 
 `ledger_error` is the largest |sum of buckets - wall| / wall over ranks and runs, of `tradewind show RUN --ledger`.
 The buckets are made to add up, so `ledger_step_error` holds them against the stamps: the difference between the
 ledger's compute, communication and recompute of rank 0 and the seconds that it stamped inside steps, by wall time.
 
-Checkpoints are written every second of steps: near Young's optimum, sqrt(2 x cost x mean time between failures), for
-the 10 ms or so that either contender's cost here.
+A checkpoint a second is near Young's optimum, sqrt(2 x cost x mean time between failures), for the 10 ms or so that
+one costs here.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     mtbf_s = 10.0 if options.quick else options.extra.mtbf_s
     schedule = kills_of(options.repeats, slice_s, mtbf_s)
     say(f"kills at {[[round(at_s, 1) for at_s, _ in part] for part in schedule]} s of each slice")
-    everyone = {OURS: contenders.ours(EVERY), OWN: contenders.torchrun(EVERY, share_store=False)}
+    everyone = {OURS: contenders.ours(), OWN: contenders.torchrun(EVERY, share_store=False)}
     if options.extra.fork:
         everyone[FORK] = contenders.torchrun(EVERY, share_store=False, fork=True)
     with tempfile.TemporaryDirectory(prefix="goodput-") as folder:

@@ -5,7 +5,7 @@ arithmetic, a forward and backward pass, an exchange of gradients and AdamW. Eve
 itself. A session is a fresh start; after ten steps rank 0 or 1 is killed, after ten steps of the recovered
 group the other one, at moments of a step drawn alike for all. A session's value is the mean of its two kills.
 
-- `tradewind`: `tradewind run` as it comes, torch's DDP, `train.Loop(every_steps=1)`.
+- `tradewind`: `tradewind run` as it comes, torch's DDP, `train.Loop(max_recompute=1)`: state into memory every step.
 - `torchrun`: torch 2.13's, `--standalone`, monitor interval 0.02 s (0.1 by default), DDP, a Distributed
   Checkpoint after every step; once as it comes (the workers share the rendezvous's store) and once with
   TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1. The better of both is `torchrun` in the figures.
@@ -43,6 +43,7 @@ NAME = "recovery"
 OURS, FSDP2 = "tradewind", "tradewind fsdp2"
 SHARED, OWN, FORK = "torchrun", "torchrun own store", "torchrun fork"
 TORCHFT = "torchft"
+EVERY_STEP = ("--max-recompute", "1")
 
 
 def measure(options: Options) -> Mapping[str, Figure]:
@@ -50,7 +51,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     with tempfile.TemporaryDirectory(prefix="recovery-") as folder:
         sessions = Sessions(Path(folder), calibrated())
         if options.extra.explain:
-            sessions.run(OURS, contenders.ours(1))
+            sessions.run(OURS, contenders.ours(*EVERY_STEP))
             explain(sessions)
             return {}
         chosen = contenders_of(options)
@@ -68,7 +69,7 @@ def contenders_of(options: Options) -> dict[str, contenders.Commands]:
     dead_ms = options.extra.torchft_ms
     timeouts = contenders.TorchftTimeouts(dead_ms, dead_ms // 10, dead_ms)
     everyone = {
-        OURS: contenders.ours(1),
+        OURS: contenders.ours(*EVERY_STEP),
         SHARED: contenders.torchrun(1, share_store=True),
         OWN: contenders.torchrun(1, share_store=False),
         FORK: contenders.torchrun(1, share_store=False, fork=True),
@@ -106,6 +107,8 @@ class Sessions:
                 training.settle()
                 mine[-1].append(training.kill(rank, drawn.uniform(0.005, 0.035)))
                 say(f"  {name}: {told(mine[-1][-1])}")
+                if mine[-1][-1].hung and name in (OURS, FSDP2):
+                    raise Late(f"our own run did not recover: {self.last_failure()}")
                 if mine[-1][-1].hung:
                     break
         if name == OURS:
@@ -116,10 +119,10 @@ class Sessions:
         kills = [recovery.killed_s for recovery in recoveries]
         self.phases += recoveries_of(events_of(self._folder), training.watching.seen, kills)
 
-    def first_failure(self) -> str | None:
-        """What the first failure of our latest session said."""
+    def last_failure(self) -> str | None:
+        """What the last failure of our latest session said."""
         failures = [event for event in events_of(self._folder) if event.kind == "failure"]
-        return str(failures[0].data["exception"]) if failures else None
+        return str(failures[-1].data["exception"]) if failures else None
 
 
 def events_of(folder: Path) -> list[Event]:
@@ -184,10 +187,10 @@ def sharded(sessions: Sessions, repeats: int) -> dict[str, Figure]:
     seconds = []
     for _ in range(repeats):
         try:
-            seconds.append(sessions.run(FSDP2, contenders.ours(1, "--fsdp2", restarts=4)))
+            seconds.append(sessions.run(FSDP2, contenders.ours(*EVERY_STEP, "--fsdp2", restarts=4)))
         except Late as late:
-            why = sessions.first_failure() or str(late)
-            say(f"seconds_fsdp2 is not measured, the sharded training did not get to its kills: {why}")
+            why = sessions.last_failure() or str(late)
+            say(f"seconds_fsdp2 is not measured, the sharded training does not recover: {why}")
             return {}
     return {"seconds_fsdp2": Figure.of(seconds, "s")}
 
