@@ -19,13 +19,13 @@ TORCHFT = ("torchft==0.2.0", "opentelemetry-exporter-otlp-proto-http>=1.39")
 Commands = Callable[[Path], Sequence[Command]]
 
 
-def ours(every: int, *script_args: str, restarts: int = RESTARTS) -> Commands:
+def ours(*script_args: str, restarts: int = RESTARTS) -> Commands:
     """`tradewind run`, as a person types it."""
 
     def commands(folder: Path) -> Sequence[Command]:
         program = str(Path(sys.executable).with_name("tradewind"))
         flags = ["--workers", "2", "--max-restarts", str(restarts), "--output", "json"]
-        script = ["--", "--every", str(every), *script_args]
+        script = ["--", *script_args] if script_args else []
         home = {"TRADEWIND_HOME": str(folder / "home")}
         return [Command([program, "run", str(HERE / "ours.py"), *flags, *script], home)]
 

@@ -26,8 +26,7 @@ def parallel(model, fsdp2: bool):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--every", type=int, default=1, help="steps between checkpoints")
-    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--max-recompute", type=int, help="steps between stagings into memory")
     parser.add_argument("--fsdp2", action="store_true")
     args = parser.parse_args()
     stamp("imported")
@@ -38,9 +37,7 @@ def main() -> None:
         stamp("built")
         samples = task.make_data()
         batches = train.Batches(task.SAMPLES, task.BATCH, fetch=lambda rows: samples[rows])
-        loop = train.Loop(
-            model=model, optimizer=optimizer, data=batches, every_steps=args.every, max_steps=args.steps
-        )
+        loop = train.Loop(model=model, optimizer=optimizer, data=batches, max_recompute=args.max_recompute)
         stamp("resumed", loop.step)
         for batch in loop:
             stamp("begin", loop.step + 1)
