@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from bench.peers.installed import installed
+from tradewind.errors import IntegrityError
 
 State = dict[str, Any]
 KEEP = 2
@@ -92,6 +93,44 @@ class Tradewind:
             return Restored(None, complaints=complaints)
         loaded = [self._api.load(found, rank) for rank in range(world)]
         return Restored(loaded[0].step, loaded[0].shared, [part.own for part in loaded], complaints)
+
+
+class TradewindMemory:
+    """Our images in shared memory. It stages every rank's part, of one host, and there is nothing to prune."""
+
+    def __init__(self, root: Path) -> None:
+        from tradewind.train import checkpoint
+
+        self.root, self._memory = root, checkpoint.Memory
+
+    def stage(self, step: int, world: int) -> None:
+        for rank in range(world):
+            memory = self._at(rank, world)
+            memory.stage(step, *example(step, rank))
+            memory.settle()
+            memory.close()
+
+    def restore(self, world: int) -> Restored:
+        memories = [self._at(rank, world) for rank in range(world)]
+        complaints = []
+        for step in reversed(memories[0].steps()):
+            try:
+                # Clones: what is loaded lies in the image.
+                loaded = [memory.load(step) for memory in memories]
+                own = [_cloned(part.own) for part in loaded]
+                return Restored(step, _cloned(loaded[0].shared), own, complaints)
+            except IntegrityError as error:
+                complaints.append(str(error))
+        return Restored(None, complaints=complaints)
+
+    def _at(self, rank: int, world: int) -> Any:
+        return self._memory(self.root, rank=rank, world=world, local_rank=rank, local_world=world)
+
+
+def _cloned(state: State) -> State:
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
+    }
 
 
 class Folders:
@@ -205,8 +244,9 @@ class TorchCheckpointing(Folders):
         return self._savers[world]
 
 
-STORES: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, Callable[[Path], Any]] = {
     "tradewind": Tradewind,
+    "tradewind_memory": TradewindMemory,
     "dcp": DCP,
     "torch_checkpointing": TorchCheckpointing,
 }
