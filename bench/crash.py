@@ -26,7 +26,7 @@ from bench.harness import Figure, Options, main, say
 from bench.peers.checkpoints.restorer import Restorer
 
 NAME = "crash"
-OURS = ("tradewind",)
+OURS = ("tradewind", "tradewind_background")
 PEERS = ("dcp", "torch_checkpointing")
 Counts = collections.Counter[str]
 
@@ -53,7 +53,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     for name in (*OURS, *PEERS):
         counts = corpus(name, effort)
         say(f"{name:<20} " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
-        suffix = "" if name == "tradewind" else f"_{name}"
+        suffix = name.removeprefix("tradewind") if name in OURS else f"_{name}"
         figures |= {f"{key}{suffix}": _count(counts[key], counts) for key in REPORTED}
     counts = memory(effort)
     return figures | {f"{key}_memory": _count(counts[key], counts) for key in ("flips", *OF_FLIPS)}

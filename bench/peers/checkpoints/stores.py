@@ -4,6 +4,7 @@ A user of each would write these few lines: save a step, drop all but two, and a
 the newest checkpoint that is complete by the library's own mark, or the one before if that raises.
 """
 
+import functools
 import importlib
 import shutil
 import sys
@@ -93,6 +94,23 @@ class Tradewind:
             return Restored(None, complaints=complaints)
         loaded = [self._api.load(found, rank) for rank in range(world)]
         return Restored(loaded[0].step, loaded[0].shared, [part.own for part in loaded], complaints)
+
+
+class TradewindBackground(Tradewind):
+    """Ours as the training loop drives it: staged in memory, written from there by the saver's thread."""
+
+    def save(self, step: int, shared: State, own: State) -> None:
+        memory, saver = self._started()
+        memory.stage(step, shared, own)
+        saver.save(step)
+
+    @functools.cache  # noqa: B019 - a store lives as long as its process
+    def _started(self) -> tuple[Any, Any]:
+        rank, world = self._peers.rank, self._peers.world
+        memory = self._api.Memory(
+            self.root.parent / "memory", rank=rank, world=world, local_rank=rank, local_world=world
+        )
+        return memory, self._api.Saver(self.root, memory, peers=self._peers)
 
 
 class TradewindMemory:
@@ -246,6 +264,7 @@ class TorchCheckpointing(Folders):
 
 STORES: dict[str, Callable[[Path], Any]] = {
     "tradewind": Tradewind,
+    "tradewind_background": TradewindBackground,
     "tradewind_memory": TradewindMemory,
     "dcp": DCP,
     "torch_checkpointing": TorchCheckpointing,
