@@ -34,7 +34,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_tensors_are_plain_safetensors(tmp_path: Path) -> None:
     """Any safetensors reader opens the weights, by names that say where they belong."""
-    tensors = safetensors.torch.load_file(states.save(tmp_path, 1) / "shared.safetensors")
+    tensors = safetensors.torch.load_file(states.save(tmp_path, 1) / "shared-00000-of-00001.safetensors")
     assert set(tensors) == {"model.weight", "model.tied", "optimizer.state.0.step"}
     assert torch.equal(tensors["model.weight"], states.shared(1)["model"]["weight"])
 
@@ -103,7 +103,7 @@ def test_loaded_state_does_not_change_with_the_file(tmp_path: Path) -> None:
     folder = states.save(tmp_path, 1)
     loaded = checkpoint.load(folder)
     before = loaded.shared["model"]["weight"].clone()
-    path = folder / "shared.safetensors"
+    path = folder / "shared-00000-of-00001.safetensors"
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)
     assert torch.equal(loaded.shared["model"]["weight"], before)
@@ -163,15 +163,69 @@ def test_workers_write_their_own_and_one_writes_the_shared(world: int, tmp_path:
     )
     assert len(set(folders)) == 1
     assert set(checkpoint.verify(folders[0]).files) == {
-        f"{stem}.{kind}"
-        for stem in ["shared", *(f"rank{rank:05d}" for rank in range(world))]
-        for kind in ("json", "safetensors")
+        "shared.json",
+        f"shared-00000-of-{world:05d}.safetensors",
+        *(f"rank{rank:05d}.{kind}" for rank in range(world) for kind in ("json", "safetensors")),
     }
     for rank in range(world):
         loaded = checkpoint.load(folders[0], rank)
         assert loaded.own["rank"] == rank
         assert torch.equal(loaded.shared["model"]["weight"], states.shared(0)["model"]["weight"])
     assert checkpoint.load(folders[0], world).own["rank"] == 0
+
+
+def big() -> dict[str, Any]:
+    """Twelve MiB, in one large table, layers, and a tensor of a dtype that safetensors lacks."""
+    generator = torch.Generator().manual_seed(5)
+    layers = {f"layer{index}": torch.randn(300, 400, generator=generator) for index in range(8)}
+    table = torch.randn(100_003, 20, generator=generator)
+    return {"table": table, "layers": layers, "complex": torch.ones(3, dtype=torch.complex64)}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two states of dicts and tensors are alike bit for bit."""
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return left.dtype == right.dtype and torch.equal(left, right)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_shared_state_is_written_by_all(world: int, tmp_path: Path) -> None:
+    """Each worker writes about its share of the bytes, and whoever loads gets all of them."""
+    [folder, *_] = states.on_all(
+        world, lambda p: checkpoint.save(tmp_path, 1, big(), states.own(p.rank), peers=p)
+    )
+    sizes = [path.stat().st_size for path in folder.glob("shared-*.safetensors")]
+    assert len(sizes) == world
+    assert max(sizes) < 1.3 * sum(sizes) / world
+    for rank in range(world + 1):
+        assert same(checkpoint.load(folder, rank).shared, big())
+
+
+def test_damage_is_found_where_it_is(tmp_path: Path) -> None:
+    """A flipped byte is refused with the chunk that it is in, and only by those who read that file."""
+    folders = states.on_all(2, lambda p: checkpoint.save(tmp_path, 1, big(), states.own(p.rank), peers=p))
+    name = "shared-00001-of-00002.safetensors"
+    flip(folders[0] / name, 5_000_000)
+    with pytest.raises(IntegrityError, match=rf"{name} is damaged: bytes 4194304 to \d+ are not"):
+        checkpoint.load(folders[0])
+    flip(folders[0] / name, 5_000_000)
+    flip(folders[0] / "rank00001.json", 2)
+    checkpoint.load(folders[0], others=False)
+    with pytest.raises(IntegrityError, match=r"rank00001\.json"):
+        checkpoint.load(folders[0])
+
+
+def test_workers_with_other_tensors_are_told(tmp_path: Path) -> None:
+    """When the shared state is not alike in form, nothing is committed and the rank is named."""
+
+    def save(peers: Peers) -> Path:
+        state = {"weight": torch.ones(3 + peers.rank)}
+        return checkpoint.save(tmp_path, 1, state, {}, peers=peers)
+
+    for error in states.on_all(2, save):
+        assert "rank 1 has other shared tensors than rank 0" in str(error)
+    assert checkpoint.steps(tmp_path) == []
 
 
 def test_one_worker_that_cannot_write_stops_all(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_damaged_newest_falls_back_and_ends_the_same(tmp_path: Path) -> None:
     """A run whose newest checkpoint is damaged goes on from the one before, to the same weights."""
     whole = Job(tmp_path / "whole").run()
     Job(tmp_path / "run", every_steps=5, max_steps=10).run()
-    damaged = tmp_path / "run" / "step-000000000010" / "shared.safetensors"
+    damaged = tmp_path / "run" / "step-000000000010" / "shared-00000-of-00001.safetensors"
     os.truncate(damaged, 100)
     job = Job(tmp_path / "run", every_steps=5)
     assert job.loop.step == 5

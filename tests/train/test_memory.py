@@ -145,6 +145,21 @@ def test_the_step_resumed_from_outlives_the_next_stage(folder: Path) -> None:
     assert memories[1].steps() == [2]
 
 
+def test_the_step_resumed_from_may_be_staged_again(folder: Path) -> None:
+    """Staging the very step that was loaded does not give up what was loaded before it is done."""
+    memories = host(folder)
+    stage(memories, 1)
+    stage(memories, 2)
+    memories = host(folder, generation=1)
+    for memory in memories:
+        memory.load(2)
+    stage(memories[:1], 2)
+    assert memories[0].steps()[-1] == 2
+    stage(memories[1:], 2)
+    stage(memories, 3)
+    assert memories[0].steps() == [2, 3]
+
+
 def test_generations_do_not_mix(folder: Path) -> None:
     """A step half staged by one start of the workers and half by the next is no step."""
     first = host(folder)
@@ -377,20 +392,21 @@ from tradewind.train.checkpoint import Memory
 root, context = Path(sys.argv[1]), multiprocessing.get_context("fork")
 torch.set_num_threads(1)
 
-def train(rank, barrier, begun):
+def train(rank, barrier, begun, start):
     memory = Memory(root, rank=rank, world=2, local_rank=rank, local_world=2)
-    for step in range(memory.steps()[-1] if memory.steps() else 0, 10**9):
+    for step in range(start, 10**9):
         barrier.wait()
         begun[rank] = step
         memory.stage(step, big(step % 128), {"rank": rank})
 
 def one_trial(chosen):
     barrier, begun = context.Barrier(2), context.Array("q", 2, lock=False)
-    both = [context.Process(target=train, args=(rank, barrier, begun)) for rank in range(2)]
+    start = Memory(root, rank=0, world=2, local_rank=0, local_world=2).steps()[-1:]
+    start = start[0] + 1 if start else 1
+    both = [context.Process(target=train, args=(rank, barrier, begun, start)) for rank in range(2)]
     for process in both:
         process.start()
-    start = begun[0]
-    while begun[0] < start + 3:
+    while begun[0] < start + chosen.choice([1, 1, 2, 3]):
         pass
     time.sleep(chosen.random() * 0.01)  # anywhere in a stage
     for process in chosen.sample(both, 2):

@@ -28,6 +28,9 @@ def pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="tradewind-checkpoint")
 
 
+os.register_at_fork(after_in_child=pool.cache_clear)  # threads do not come along
+
+
 def copy_all(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], threads: int = 1) -> None:
     """Copy each source into its target in host memory; returns when the sources may be changed."""
     small: list[tuple[torch.Tensor, torch.Tensor]] = []

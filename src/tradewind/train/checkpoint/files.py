@@ -1,28 +1,112 @@
-"""Files that are on the disk when the call returns, with the digest of what was meant to be there."""
+"""Files that are on the disk when the call returns, with the checksums of what was meant to be there."""
 
-import hashlib
-import json
+import errno
+import fcntl
 import os
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+from tradewind.train.checkpoint import sums
+from tradewind.train.checkpoint.image import PAGE
+from tradewind.train.checkpoint.pace import UNHURRIED, Pace
 
-from tradewind.train.checkpoint.tree import STORED, Tensors
+BLOCK = 4 * sums.CHUNK
+"""Bytes written at a time: enough for a disk to reach its speed past the page cache."""
+Entry = dict[str, Any]
 
 
-def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
-    """Write and fsync; the sha256 and size of what was to be written, not of what a disk kept."""
-    digest, size = hashlib.sha256(), 0
+def entry(size: int, found: list[bytes]) -> Entry:
+    """What a manifest says of a file."""
+    return {"size": size, "sums": b"".join(found).hex()}
+
+
+def write_file(path: Path, data: bytes) -> Entry:
+    """Write a small file and fsync it."""
     with path.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-            size += memoryview(chunk).nbytes
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    return {"sha256": digest.hexdigest(), "size": size}
+    return entry(len(data), sums.of(data))
+
+
+def write_blocks(
+    path: Path,
+    size: int,
+    blocks: Iterable[memoryview],
+    *,
+    known: list[bytes] | None = None,
+    pace: Pace = UNHURRIED,
+) -> Entry:
+    """Write a large file and fsync it, past the page cache where the file system can.
+
+    Blocks lie at a page's begin and have BLOCK bytes each, the last one a whole number of pages; a
+    block must stay as it is until the one after the next is asked for. Checksums are computed while
+    the disk writes, or `known`.
+    """
+    fd = _open_direct(path)
+    found: list[bytes] = []
+    pending: deque[Future[None]] = deque()
+    at = 0
+    try:
+        for block in blocks:
+            began = time.monotonic()
+            pending.append(_writer().submit(_write_at, fd, block, at))
+            if known is None:
+                found += sums.of(block[: size - at])
+            at += len(block)
+            while len(pending) > 1:
+                pending.popleft().result()
+            pace.rest(time.monotonic() - began)
+        while pending:
+            pending.popleft().result()
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    finally:
+        wait(pending)
+        os.close(fd)
+    return entry(size, found if known is None else known)
+
+
+@cache
+def _writer() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="tradewind-write")
+
+
+os.register_at_fork(after_in_child=_writer.cache_clear)  # threads do not come along
+
+
+def blocks_of(image: memoryview, at: int, size: int) -> Iterator[memoryview]:
+    """A file in an image, block by block, its last page whole."""
+    end = at + -(-size // PAGE) * PAGE
+    return (image[start : min(end, start + BLOCK)] for start in range(at, end, BLOCK))
+
+
+def _open_direct(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        return os.open(path, flags | os.O_DIRECT, 0o644)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags, 0o644)  # a file system without direct writing, such as tmpfs
+
+
+def _write_at(fd: int, block: memoryview, at: int) -> None:
+    done = 0
+    while done < len(block):
+        try:
+            done += os.pwrite(fd, block[done:], at + done)
+        except OSError as error:
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            if error.errno != errno.EINVAL or not flags & os.O_DIRECT:
+                raise
+            # It opens files for direct writing, but wants other alignments than a page's.
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
 
 
 def fsync_dir(path: Path) -> None:
@@ -32,27 +116,3 @@ def fsync_dir(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def tensor_chunks(tensors: Tensors) -> Iterable[Any]:
-    """A safetensors file, one tensor in host memory at a time."""
-    # Wide types first, so that every tensor lies aligned in the file and can be mapped.
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, Any] = {}
-    offset = 0
-    for name in order:
-        tensor = tensors[name]
-        end = offset + tensor.numel() * tensor.dtype.itemsize
-        header[name] = {
-            "dtype": STORED[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in order:
-        if tensors[name].numel():
-            flat = tensors[name].cpu().contiguous().reshape(-1)
-            yield flat.view(torch.uint8).numpy().data

@@ -21,7 +21,7 @@ PAGE = 4096
 _PREFIX = struct.Struct("<8sIQ")
 _MAGIC = b"tw-image"
 _TEXT_AT = 64
-_SUM = 16
+_SUM = sums.LENGTH
 SUFFIX = ".image"
 
 

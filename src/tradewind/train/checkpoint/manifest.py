@@ -8,13 +8,17 @@ from typing import Any
 
 from tradewind.errors import IntegrityError
 from tradewind.names import MANIFEST
+from tradewind.train.checkpoint import sums
 
-FORMAT = "tradewind-checkpoint/1"
+FORMAT = "tradewind-checkpoint/2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A checkpoint's step, number of workers, and files as `{name: {"sha256", "size"}}`."""
+    """A checkpoint's step, number of workers, and files as `{name: {"size", "sums"}}`.
+
+    `sums` are the checksums (XXH3, 128 bits, in hex) of every `chunk` bytes of a file, joined.
+    """
 
     step: int
     world: int
@@ -25,10 +29,22 @@ class Manifest:
         """Bytes in all files, the manifest apart."""
         return sum(int(entry["size"]) for entry in self.files.values())
 
+    def sums_of(self, name: str) -> list[bytes]:
+        """The checksums of a file's chunks."""
+        joined = bytes.fromhex(self.files[name]["sums"])
+        return [joined[at : at + sums.LENGTH] for at in range(0, len(joined), sums.LENGTH)]
+
     def to_bytes(self) -> bytes:
         """The one encoding of this manifest."""
         body = {"format": FORMAT, "step": self.step, "world": self.world, "files": self.files}
+        body["chunk"] = sums.CHUNK
         return _encode(body | {"digest": hashlib.sha256(_encode(body)).hexdigest()})
+
+    def check(self) -> None:
+        """Raise ValueError unless every file has a plain name and as many checksums as chunks."""
+        for name, entry in self.files.items():
+            if PurePath(name).name != name or len(self.sums_of(name)) != sums.num_chunks(entry["size"]):
+                raise ValueError(f"{name} cannot be a file of a checkpoint")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -43,7 +59,8 @@ def read_manifest(folder: Path) -> Manifest:
         if fields["format"] != FORMAT:
             raise IntegrityError(f"{path} has format {fields['format']!r}; this version reads {FORMAT!r}")
         manifest = Manifest(step=fields["step"], world=fields["world"], files=fields["files"])
-        same = manifest.to_bytes() == raw and all(PurePath(name).name == name for name in manifest.files)
+        manifest.check()
+        same = manifest.to_bytes() == raw
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{path} is damaged: it does not parse") from error
     if not same:

@@ -76,6 +76,7 @@ class Memory:
         self._making = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
         self._num_staged = 0
+        self._loaded: int | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
 
@@ -128,13 +129,20 @@ class Memory:
 
     def _take_slot(self, step: int, size: int) -> Slot:
         with self._lock:
-            for slot in self._slots:
-                if slot.header is not None and slot.header.step >= step and not slot.pins:
-                    slot.blank()
-            earlier = [slot for slot in self._slots if slot.header is not None and slot.header.step < step]
-            newest = max(earlier, key=_age, default=None)
+            before = [slot for slot in self._slots if self._is_before(slot.header, step)]
+            newest = max(before, key=_age, default=None)
             free = [slot for slot in self._slots if not slot.pins and slot is not newest]
+            for slot in free:
+                if slot not in before:
+                    slot.blank()
         return min(free, key=_age) if free else self._new_slot(size)
+
+    def _is_before(self, header: image.Header | None, step: int) -> bool:
+        """Whether training came to `step` through this image: it is what to start from until that is staged."""
+        if header is None:
+            return False
+        again = header.step == step == self._loaded and header.generation != self._generation
+        return header.step < step or again
 
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
@@ -219,7 +227,9 @@ class Memory:
         images = self._sets().get(step)
         if images is None:
             raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
-        return restore(images, self.worker, mesh)
+        loaded = restore(images, self.worker, mesh)
+        self._loaded = step
+        return loaded
 
     def pin(self, step: int) -> Staged:
         """Keep this worker's image of a step until `release`."""

@@ -111,3 +111,10 @@ def source(piece: Piece, tensors: Tensors) -> torch.Tensor:
     if piece.start is None or tensor.shape == piece.shape:
         return tensor
     return tensor[piece.start : piece.start + piece.shape[0]]
+
+
+def writes(rank: int, world: int, name: str) -> bool:
+    """Whether a file is one that this rank writes to disk."""
+    if name == SHARED_TREE:
+        return rank == 0
+    return name == part_name(rank, world) or name.startswith(own_name(rank, ""))

@@ -1,19 +1,25 @@
-"""Read checkpoints, refusing what is not whole."""
+"""Read checkpoints, for any number of workers, refusing what is not whole."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
 
 from tradewind.errors import IntegrityError
+from tradewind.train.checkpoint import parts, sums
+from tradewind.train.checkpoint.assemble import Reader, Wanted, cover, finished, wanted
+from tradewind.train.checkpoint.copying import raw
+from tradewind.train.checkpoint.fetch import Source, fetch
 from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.manifest import Manifest, read_manifest
+from tradewind.train.checkpoint.tensorfile import Located, head_size, parse
 from tradewind.train.checkpoint.tree import decode
 
 _PREFIX = "step-"
+Stored = dict[str, list[tuple[str, Located]]]
+"""Of every tensor, the files that have pieces of it, and where."""
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -36,51 +42,6 @@ def steps(root: Path) -> list[int]:
     return sorted(numbered(root))
 
 
-def verify(folder: Path) -> Manifest:
-    """Read and check every byte; an IntegrityError names the file that is not as it was written."""
-    manifest = read_manifest(folder)
-    for name in manifest.files:
-        _check(folder, manifest, name)
-    return manifest
-
-
-def _check(folder: Path, manifest: Manifest, name: str) -> None:
-    path, expected = folder / name, manifest.files[name]
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
-    if size != expected["size"]:
-        raise IntegrityError(f"{path} is damaged: {size} bytes where {expected['size']} were written")
-    if found != expected["sha256"]:
-        raise IntegrityError(f"{path} is damaged: its sha256 is not the one that was written")
-
-
-def load(folder: Path, rank: int = 0, *, others: bool = True) -> Loaded:
-    """The verified content for one rank; rank 0's own for a rank the checkpoint never had.
-
-    Every file is checked, or, without `others`, those that are read. Tensors are in host memory.
-    """
-    manifest = verify(folder) if others else read_manifest(folder)
-    owner = f"rank{rank if rank < manifest.world else 0:05d}"
-    if not others:
-        for name in (f"{stem}.{kind}" for stem in ("shared", owner) for kind in ("safetensors", "json")):
-            _check(folder, manifest, name)
-    shared, own = _read(folder, "shared"), _read(folder, owner)
-    return Loaded(step=manifest.step, world=manifest.world, shared=shared, own=own)
-
-
-def _read(folder: Path, stem: str) -> dict[str, Any]:
-    tree = json.loads((folder / f"{stem}.json").read_bytes())
-    with safe_open(folder / f"{stem}.safetensors", framework="pt") as file:
-        # Copies: the file is mapped, will be pruned while the tensors live, and may be damaged before.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    state: dict[str, Any] = decode(tree, tensors)
-    return state
-
-
 def latest(root: Path, on_damaged: Callable[[Path, IntegrityError], None] | None = None) -> Path | None:
     """The newest whole checkpoint; damaged ones are passed over, after `on_damaged` was told."""
     for folder in reversed([folder_of(root, step) for step in steps(root)]):
@@ -92,3 +53,116 @@ def latest(root: Path, on_damaged: Callable[[Path, IntegrityError], None] | None
             continue
         return folder
     return None
+
+
+def verify(folder: Path) -> Manifest:
+    """Read and check every byte; an IntegrityError names the file that is not as it was written."""
+    files = Files(folder)
+    fetch(files.sources.values(), every=True)
+    return files.manifest
+
+
+def load(
+    folder: Path,
+    rank: int = 0,
+    *,
+    world: int | None = None,
+    mesh: Any = None,
+    others: bool = True,
+) -> Loaded:
+    """The verified content for one rank, whatever number of workers wrote it; in host memory.
+
+    `world` is the number of workers that load (as many as saved when left out), and `Rows` are cut for
+    them: the same number gets the same rows, another the even cut of `torch.chunk`. DTensors come back
+    on the one-dimensional `mesh`, whole tensors without one. Of what is cut only the chunks with rows
+    of this rank are read. `own` is rank 0's for a rank that the checkpoint never had.
+
+    Every byte of every file is checked, or, without `others`, those that are read.
+    """
+    files = Files(folder)
+    owner = rank if rank < files.manifest.world else 0
+    tree = files.tree(parts.SHARED_TREE)
+    own_tree = files.tree(parts.own_name(owner, "json"))
+    shared = files.stored(lambda name: name.startswith("shared-"))
+    own = files.stored(lambda name: name == parts.own_name(owner, "safetensors"))
+    saved = files.manifest.world
+    reader = Reader(
+        rank=rank,
+        world=world or saved,
+        mesh=mesh,
+        held=_held(shared, parts.part_name(rank, saved)) if world in (None, saved) else {},
+    )
+    values = [
+        (want, files.ask(want, shared.get(want.name, []))) for want in wanted(tree, _pieces(shared), reader)
+    ]
+    own_values = {name: files.ask(_whole(name, found), found) for name, found in own.items()}
+    fetch(files.sources.values(), every=others)
+    return Loaded(
+        step=files.manifest.step,
+        world=saved,
+        shared=decode(tree, {want.name: finished(want, local, mesh) for want, local in values}),
+        own=decode(own_tree, own_values),
+    )
+
+
+def _pieces(stored: Stored) -> dict[str, list[Any]]:
+    return {name: [located.piece for _, located in found] for name, found in stored.items()}
+
+
+def _whole(name: str, found: list[tuple[str, Located]]) -> Wanted:
+    piece = found[0][1].piece
+    return Wanted(name, piece.dtype, piece.shape)
+
+
+def _held(stored: Stored, part: str) -> dict[str, tuple[int, int]]:
+    return {name: it.piece.rows for name, found in stored.items() for file, it in found if file == part}
+
+
+class Files:
+    """The files of one checkpoint, and what is wanted of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.sources = {
+            name: Source(folder / name, entry["size"], self.manifest.sums_of(name))
+            for name, entry in self.manifest.files.items()
+        }
+
+    def _first(self, name: str, size: int) -> bytes:
+        """The verified first bytes of a file."""
+        if name not in self.sources:
+            raise IntegrityError(f"{self.folder} is damaged: its manifest has no {name}")
+        known = self.sources[name]
+        data = bytearray(min(size, known.size))
+        fetch([Source(known.path, known.size, known.expected, [(0, memoryview(data))])])
+        return bytes(data)
+
+    def tree(self, name: str) -> Any:
+        """A JSON file's content."""
+        return json.loads(self._first(name, 1 << 62))
+
+    def stored(self, of_interest: Callable[[str], bool]) -> Stored:
+        """The pieces in the safetensors files of interest, by tensor."""
+        found: Stored = {}
+        for name, source in self.sources.items():
+            if name.endswith(".safetensors") and of_interest(name):
+                head = self._first(name, sums.CHUNK)
+                length = head_size(head, source.path)
+                head = head[:length] if length <= len(head) else self._first(name, length)
+                for located in parse(head, source.size, source.path):
+                    found.setdefault(located.piece.name, []).append((name, located))
+        return found
+
+    def ask(self, want: Wanted, found: list[tuple[str, Located]]) -> torch.Tensor:
+        """A tensor that `fetch` will fill with the wanted rows."""
+        local = torch.empty(want.shape, dtype=want.dtype)
+        by_piece = {it.piece: (name, it.offset) for name, it in found}
+        row = local.nbytes // local.shape[0] if local.ndim and local.shape[0] else local.nbytes
+        for piece, first, stop in cover(want, by_piece):
+            name, offset = by_piece[piece]
+            begin = offset + (first - piece.rows[0]) * row
+            target = raw(local)[(first - want.start) * row : (stop - want.start) * row]
+            if len(target):
+                self.sources[name].ranges.append((begin, target.data))
+        return local

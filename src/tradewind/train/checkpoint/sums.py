@@ -7,8 +7,8 @@ import xxhash
 
 CHUNK = 4 << 20
 """Bytes under one checksum: the least that must be read to trust any of them."""
-_BITE = 1 << 20
-"""Bytes copied or hashed at a time: what was just copied is still in the processor's cache."""
+LENGTH = 16
+"""Bytes of a checksum."""
 
 
 def num_chunks(size: int) -> int:
@@ -19,11 +19,6 @@ def num_chunks(size: int) -> int:
 def spans(size: int) -> Iterator[tuple[int, int]]:
     """First byte and the byte after the last of every chunk."""
     return ((start, min(size, start + CHUNK)) for start in range(0, size, CHUNK))
-
-
-def bites(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """A span in pieces that fit the processor's cache."""
-    return ((first, min(stop, first + _BITE)) for first in range(start, stop, _BITE))
 
 
 def of_chunk(data: Any) -> bytes:

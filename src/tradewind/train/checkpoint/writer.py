@@ -1,21 +1,28 @@
 """Write a checkpoint so that at any instant the folder holds whole ones only."""
 
-import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tradewind.errors import TradewindError
 from tradewind.names import MANIFEST
-from tradewind.train.checkpoint import files
+from tradewind.train.checkpoint import files, parts, stream
+from tradewind.train.checkpoint.files import Entry
+from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.manifest import Manifest
+from tradewind.train.checkpoint.parts import Worker
 from tradewind.train.checkpoint.reader import folder_of, numbered
-from tradewind.train.checkpoint.tree import Flattener
 from tradewind.train.distributed import Peers
 
 _WRITING = ".writing-"
 _DROPPED = ".dropped-"
+
+Writing = Callable[[Path], tuple[dict[str, Entry], str]]
+"""Write this worker's files into a folder; their entries, and the digest of what all have in common."""
 
 
 def save(
@@ -26,23 +33,31 @@ def save(
     *,
     peers: Peers | None = None,
 ) -> Path:
-    """Commit a checkpoint and return its folder; every worker calls it.
+    """Commit a checkpoint and return its folder; every worker calls it, and waits until it is durable.
 
-    `shared` is what all workers hold alike, and rank 0 writes it; `own` is each worker's. Everything
-    is written and flushed under another name, then the manifest, then one rename commits it. When
-    any worker fails to write, every worker gets a TradewindError and nothing is committed.
+    `shared` is what all workers hold alike, of which each writes its part, or have a cut of; `own` is
+    each worker's. Everything is written and flushed under another name, then the manifest, then one
+    rename commits it. When any worker fails to write, every worker gets a TradewindError and nothing
+    is committed.
     """
     peers = peers or Peers()
+    folder, _ = commit(root, step, peers, lambda folder: _write_state(folder, peers, shared, own or {}))
+    return folder
+
+
+def commit(root: Path, step: int, peers: Peers, write: Writing) -> tuple[Path, int]:
+    """Have every worker write its files, and make them a checkpoint when all have; it, and its bytes."""
     writing = root / f"{_WRITING}{folder_of(root, step).name}"
-    written, why = _try_write(writing, peers.rank, shared, own)
-    answers = peers.gather({"files": written, "why": why})
+    answers = peers.gather(_try_write(writing, write))
     _raise_first(answers, step)
     why = None
+    entries = {name: entry for answer in answers for name, entry in answer["files"].items()}
     if peers.rank == 0:
-        entries = {name: entry for answer in answers for name, entry in answer["files"].items()}
-        why = _try_commit(root, writing, Manifest(step=step, world=peers.world, files=entries))
+        why = _differing(answers) or _try_commit(
+            root, writing, Manifest(step=step, world=peers.world, files=entries)
+        )
     _raise_first([peers.from_first({"why": why})], step)
-    return folder_of(root, step)
+    return folder_of(root, step), sum(entry["size"] for entry in entries.values())
 
 
 def _raise_first(answers: list[dict[str, Any]], step: int) -> None:
@@ -53,29 +68,42 @@ def _raise_first(answers: list[dict[str, Any]], step: int) -> None:
             )
 
 
-def _try_write(
-    writing: Path, rank: int, shared: dict[str, Any], own: dict[str, Any] | None
-) -> tuple[dict[str, Any], str | None]:
+def _try_write(writing: Path, write: Writing) -> dict[str, Any]:
     try:
         writing.mkdir(parents=True, exist_ok=True)
-        written = _write(writing, f"rank{rank:05d}", own or {})
-        if rank == 0:
-            written |= _write(writing, "shared", shared)
+        written, digest = write(writing)
         files.fsync_dir(writing)
     except (OSError, TradewindError) as error:
-        return {}, str(error)
-    return written, None
+        return {"files": {}, "why": str(error)}
+    return {"files": written, "digest": digest, "why": None}
 
 
-def _write(folder: Path, stem: str, state: dict[str, Any]) -> dict[str, Any]:
-    flattener = Flattener()
-    tree = json.dumps(flattener.encode(state), allow_nan=False, separators=(",", ":")).encode()
-    return {
-        f"{stem}.safetensors": files.write_file(
-            folder / f"{stem}.safetensors", files.tensor_chunks(flattener.tensors)
-        ),
-        f"{stem}.json": files.write_file(folder / f"{stem}.json", [tree]),
-    }
+def _write_state(
+    folder: Path, peers: Peers, shared: dict[str, Any], own: dict[str, Any]
+) -> tuple[dict[str, Entry], str]:
+    worker = Worker(rank=peers.rank, world=peers.world, local_rank=peers.rank, local_world=peers.world)
+    with torch.no_grad():
+        state = State.take(worker.rank, shared, own)
+        layout = Layout.plan(worker, state)
+        written = {
+            file.name: files.write_blocks(folder / file.name, file.size, stream.blocks(file, tensors))
+            for file in layout.files
+            for tensors in [state.own.tensors if file.is_own else state.shared.tensors]
+        }
+    for name, text in state.trees.items():
+        if parts.writes(worker.rank, worker.world, name):
+            written[name] = files.write_file(folder / name, text)
+    return written, layout.digest
+
+
+def _differing(answers: list[dict[str, Any]]) -> str | None:
+    for rank, answer in enumerate(answers):
+        if answer["digest"] != answers[0]["digest"]:
+            return (
+                f"rank {rank} has other shared tensors than rank 0: what is not alike on all workers in name, "
+                "type and shape belongs into `own`"
+            )
+    return None
 
 
 def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
@@ -85,7 +113,7 @@ def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
     try:
         for stray in [path for path in writing.iterdir() if path.name not in manifest.files]:
             stray.unlink()  # left by a writer that was killed at this very step
-        files.write_file(writing / MANIFEST, [manifest.to_bytes()])
+        files.write_file(writing / MANIFEST, manifest.to_bytes())
         files.fsync_dir(writing)
         target = folder_of(root, manifest.step)
         if target.exists():
