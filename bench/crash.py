@@ -26,7 +26,7 @@ from bench.harness import Figure, Options, main, say
 from bench.peers.checkpoints.restorer import Restorer
 
 NAME = "crash"
-OURS = ("tradewind",)
+OURS = ("tradewind", "tradewind_background")
 PEERS = ("dcp", "torch_checkpointing")
 Counts = collections.Counter[str]
 
@@ -53,11 +53,13 @@ def measure(options: Options) -> Mapping[str, Figure]:
     for name in (*OURS, *PEERS):
         counts = corpus(name, effort)
         say(f"{name:<20} " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
-        suffix = "" if name == "tradewind" else f"_{name}"
+        suffix = name.removeprefix("tradewind") if name in OURS else f"_{name}"
         figures |= {f"{key}{suffix}": _count(counts[key], counts) for key in REPORTED}
-    return figures
+    counts = memory(effort)
+    return figures | {f"{key}_memory": _count(counts[key], counts) for key in ("flips", *OF_FLIPS)}
 
 
+OF_FLIPS = ("undetected", "unnoticed_flips")
 REPORTED = (
     "points",
     "corrupt_restores",
@@ -91,7 +93,8 @@ def corpus(name: str, effort: Effort) -> Counts:
             here = Path(folder, f"world{world}")
             ops = history(name, here, world, effort.steps)
             counts += crashes(ops, here / "root", world, effort, judge)
-        counts += flips(read_tree(here / "root"), world, effort, judge)
+        tree = read_tree(here / "root")
+        counts += flips(tree, *newest(tree), world, effort, judge)
         for tear in effort.tears:
             counts += sigkills(name, Path(folder, f"kills{tear}"), tear, judge)
         counts["restorer_deaths"] = judge.restorer.deaths
@@ -220,10 +223,27 @@ def sigkills(name: str, folder: Path, tear: float, judge: Judge) -> Counts:
     return counts
 
 
-def flips(tree: Tree, world: int, effort: Effort, judge: Judge) -> Counts:
-    """Flip single bits of the newest checkpoint, each drawn evenly over all of its bits."""
-    newest = max((path for path, data in tree.items() if data is None and "step-" in path), key=_number)
-    files = {path: data for path, data in tree.items() if data and path.startswith(newest + "/")}
+def memory(effort: Effort) -> Counts:
+    """Flips in our images in shared memory; most of what goes unnoticed is the room between the parts."""
+    with tempfile.TemporaryDirectory() as folder, trial("tradewind_memory") as judge:
+        command = [sys.executable, "-m", "bench.peers.checkpoints.writer", "images", "tradewind_memory"]
+        subprocess.run([*command, folder, "2"], check=True, stdout=sys.stderr, timeout=120)
+        tree = read_tree(Path(folder) / "root")
+        counts = flips(tree, 1, {path: data for path, data in tree.items() if data}, 2, effort, judge)
+    say(f"{'memory':<20} " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
+    return counts
+
+
+def newest(tree: Tree) -> tuple[int, dict[str, bytes]]:
+    """The newest checkpoint's step and files."""
+    step, folder = max(
+        (_number(path), path) for path, data in tree.items() if data is None and "step-" in path
+    )
+    return step, {path: data for path, data in tree.items() if data and path.startswith(folder + "/")}
+
+
+def flips(tree: Tree, step: int, files: dict[str, bytes], world: int, effort: Effort, judge: Judge) -> Counts:
+    """Flip single bits of a step's files, each drawn evenly over all of their bits."""
     rng = random.Random(1)
     drawn = rng.choices(list(files), weights=[len(data) for data in files.values()], k=effort.bits)
     counts: Counts = collections.Counter(flips=effort.bits)
@@ -232,7 +252,7 @@ def flips(tree: Tree, world: int, effort: Effort, judge: Judge) -> Counts:
         bit = rng.randrange(8 * len(damaged))
         damaged[bit // 8] ^= 1 << bit % 8
         found = judge.restore(tree | {path: bytes(damaged)}, world)
-        if found["step"] == _number(newest):
+        if found["step"] == step:
             said = bool(found["complaints"])
             counts["undetected"] += not said and not found["right"]
             counts["unnoticed_flips"] += not said and found["right"]

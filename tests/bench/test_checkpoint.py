@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ import torch
 from bench import checkpoint
 from bench.peers.checkpoints import drivers
 from bench.peers.checkpoints.deltas import DISTRIBUTIONS, delta_ratio
-from bench.peers.checkpoints.rank import Waiting
 
 PROMISED = {
     "stall_ratio_torch_checkpointing",
@@ -87,13 +87,11 @@ def test_a_failed_rank_ends_the_others() -> None:
 
 def test_an_error_behind_the_steps_is_raised() -> None:
     """A save that fails in the background fails the measurement, rather than look fast."""
-
-    def fail() -> None:
-        raise OSError("disk full")
-
-    waiting = Waiting(fail)
+    written: Future[None] = Future()
+    assert not drivers.finished(written)
+    written.set_exception(OSError("disk full"))
     with pytest.raises(OSError, match="disk full"):
-        list(iter(waiting, False))
+        drivers.finished(written)
 
 
 @pytest.mark.slow

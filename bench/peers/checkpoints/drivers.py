@@ -25,8 +25,11 @@ class Driver(Protocol):
     def save(self, step: int, state: State) -> None:
         """Begin a save; returns as soon as the tensors may be changed."""
 
+    def done(self) -> bool:
+        """Whether the save that was begun is committed; raises when it failed."""
+
     def wait(self) -> None:
-        """Until the save that was begun is committed."""
+        """Until the save that was begun is committed, at full speed."""
 
     def close(self) -> None:
         """Give back memory and processes."""
@@ -50,6 +53,14 @@ def _filled(size: int, draw: torch.Generator) -> torch.Tensor:
     return noise.repeat(-(-size // noise.nbytes))[: size // noise.itemsize].clone()
 
 
+def finished(written: Any) -> bool:
+    """Whether a future has its result; raises its error."""
+    if not written.done():
+        return False
+    written.result()
+    return True
+
+
 def tensors_of(state: State) -> list[torch.Tensor]:
     return [value for value in state.values() if isinstance(value, torch.Tensor)]
 
@@ -62,21 +73,21 @@ class Tradewind:
 
         rank, world = dist.get_rank(), dist.get_world_size()
         self._memory = checkpoint.Memory(memory, rank=rank, world=world, local_rank=rank, local_world=world)
-        saver = getattr(checkpoint, "Saver", None)
-        self._saver = saver(root, self._memory) if saver is not None else None
+        self._saver = checkpoint.Saver(root, self._memory)
 
     def save(self, step: int, state: State) -> None:
         self._memory.stage(step, {}, state)
-        if self._saver is not None:
-            self._saver.start(step)
+        if not self._saver.start(step):
+            raise RuntimeError(f"step {step} was skipped: the one before is still being written")
+
+    def done(self) -> bool:
+        return bool(self._saver.poll())
 
     def wait(self) -> None:
-        if self._saver is not None:
-            self._saver.wait()
+        self._saver.wait()
 
     def close(self) -> None:
-        if self._saver is not None:
-            self._saver.close()
+        self._saver.close()
         self._memory.close()
 
 
@@ -106,6 +117,9 @@ class TorchCheckpointing:
         self._written = self._manager.save(str(self.root / f"step-{step}"), {"own": state})
         with self._manager.lock():  # what its documentation puts around optimizer.step()
             pass
+
+    def done(self) -> bool:
+        return finished(self._written)
 
     def wait(self) -> None:
         self._written.result()
@@ -143,6 +157,9 @@ class DCP:
             async_checkpointer_type=self._kind,
             async_stager=self._stager,
         )
+
+    def done(self) -> bool:
+        return finished(self._written)
 
     def wait(self) -> None:
         self._written.result()

@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch.distributed as dist
 from bench.peers.checkpoints import drivers
 
 Seconds = dict[str, list[float]]
-WINDOW_STEPS = 100
+QUIET_STEPS = 200
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -64,12 +63,16 @@ class Steps:
         self._state.add_(1e-6)
         return time.perf_counter() - started
 
-    def during(self, going_on: Callable[[], bool]) -> list[float]:
-        """Seconds of each step while something goes on, and of `WINDOW_STEPS` at least."""
+    def until(self, done: Callable[[], bool]) -> list[float]:
+        """Seconds of each step until something is done."""
         times: list[float] = []
-        while len(times) < WINDOW_STEPS or going_on():
+        while not done():
             times.append(self._once())
         return times
+
+    def quiet(self) -> list[float]:
+        """Seconds of each of a few steps with nothing behind them."""
+        return [self._once() for _ in range(QUIET_STEPS)]
 
 
 def background(asked: dict[str, Any], state: drivers.State) -> Seconds:
@@ -94,40 +97,18 @@ def _saved_behind(
     driver: drivers.Driver, step: int, state: drivers.State, copy: Memcpy, steps: Steps
 ) -> dict[str, float]:
     """Quiet steps, a memory copy, the stall of a save, and steps until it is committed."""
-    quiet = steps.during(lambda: False)
+    quiet = steps.quiet()
     timed(copy)  # the steps have had the caches since
     copied = timed(copy)
-    began = time.perf_counter()
     stall = timed(lambda: driver.save(step, state))
-    waiting = Waiting(driver.wait)
-    saving = steps.during(waiting)
+    saving = steps.until(driver.done)
     return {
         "memcpy": copied,
         "stall": stall,
-        "total": waiting.ended - began,
+        "total": stall + sum(saving),
         "p99_quiet": float(np.quantile(quiet, 0.99)),
         "p99_saving": float(np.quantile(saving, 0.99)),
     }
-
-
-class Waiting:
-    """Whether something is still being waited for, in a thread that only waits; when it `ended`."""
-
-    def __init__(self, wait: Callable[[], None]) -> None:
-        self.ended = 0.0
-        self._pool = ThreadPoolExecutor(1)
-        self._done = self._pool.submit(self._run, wait)
-
-    def _run(self, wait: Callable[[], None]) -> None:
-        wait()
-        self.ended = time.perf_counter()
-
-    def __call__(self) -> bool:
-        if self._done.done():
-            self._done.result()
-            self._pool.shutdown()
-            return False
-        return True
 
 
 def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:

@@ -4,6 +4,7 @@ A user of each would write these few lines: save a step, drop all but two, and a
 the newest checkpoint that is complete by the library's own mark, or the one before if that raises.
 """
 
+import functools
 import importlib
 import shutil
 import sys
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from bench.peers.installed import installed
+from tradewind.errors import IntegrityError
 
 State = dict[str, Any]
 KEEP = 2
@@ -92,6 +94,61 @@ class Tradewind:
             return Restored(None, complaints=complaints)
         loaded = [self._api.load(found, rank) for rank in range(world)]
         return Restored(loaded[0].step, loaded[0].shared, [part.own for part in loaded], complaints)
+
+
+class TradewindBackground(Tradewind):
+    """Ours as the training loop drives it: staged in memory, written from there by the saver's thread."""
+
+    def save(self, step: int, shared: State, own: State) -> None:
+        memory, saver = self._started()
+        memory.stage(step, shared, own)
+        saver.save(step)
+
+    @functools.cache  # noqa: B019 - a store lives as long as its process
+    def _started(self) -> tuple[Any, Any]:
+        rank, world = self._peers.rank, self._peers.world
+        memory = self._api.Memory(
+            self.root.parent / "memory", rank=rank, world=world, local_rank=rank, local_world=world
+        )
+        return memory, self._api.Saver(self.root, memory, peers=self._peers)
+
+
+class TradewindMemory:
+    """Our images in shared memory. It stages every rank's part, of one host, and there is nothing to prune."""
+
+    def __init__(self, root: Path) -> None:
+        from tradewind.train import checkpoint
+
+        self.root, self._memory = root, checkpoint.Memory
+
+    def stage(self, step: int, world: int) -> None:
+        for rank in range(world):
+            memory = self._at(rank, world)
+            memory.stage(step, *example(step, rank))
+            memory.settle()
+            memory.close()
+
+    def restore(self, world: int) -> Restored:
+        memories = [self._at(rank, world) for rank in range(world)]
+        complaints = []
+        for step in reversed(memories[0].steps()):
+            try:
+                # Clones: what is loaded lies in the image.
+                loaded = [memory.load(step) for memory in memories]
+                own = [_cloned(part.own) for part in loaded]
+                return Restored(step, _cloned(loaded[0].shared), own, complaints)
+            except IntegrityError as error:
+                complaints.append(str(error))
+        return Restored(None, complaints=complaints)
+
+    def _at(self, rank: int, world: int) -> Any:
+        return self._memory(self.root, rank=rank, world=world, local_rank=rank, local_world=world)
+
+
+def _cloned(state: State) -> State:
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
+    }
 
 
 class Folders:
@@ -205,8 +262,10 @@ class TorchCheckpointing(Folders):
         return self._savers[world]
 
 
-STORES: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, Callable[[Path], Any]] = {
     "tradewind": Tradewind,
+    "tradewind_background": TradewindBackground,
+    "tradewind_memory": TradewindMemory,
     "dcp": DCP,
     "torch_checkpointing": TorchCheckpointing,
 }

@@ -2,12 +2,14 @@
 
     python -m bench.peers.checkpoints.writer history STORE FOLDER STEPS
     python -m bench.peers.checkpoints.writer kills STORE FOLDER TEAR
+    python -m bench.peers.checkpoints.writer images tradewind_memory FOLDER WORLD
 
 `history` commits steps 1 to STEPS in FOLDER/root and logs every operation to FOLDER/log; with `RANK`
 and `WORLD_SIZE` in the environment the ranks do it together. `kills` commits steps 1 and 2 in
 FOLDER/start, then, for k = 0, 1, ... until one gets through, copies that to FOLDER/k/root and forks
 a process that commits step 3 there and gets SIGKILL instead of operation k; when that operation is
-a write, the fraction TEAR of its bytes has been written before.
+a write, the fraction TEAR of its bytes has been written before. `images` stages step 1 of all ranks
+in FOLDER/root.
 """
 
 import os
@@ -19,7 +21,7 @@ from pathlib import Path
 import torch
 
 from bench.faults.record import Recorder, note, recording
-from bench.peers.checkpoints.stores import STORES, example
+from bench.peers.checkpoints.stores import STORES, TradewindMemory, example
 
 
 def history(name: str, folder: Path, steps: int) -> None:
@@ -74,6 +76,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if mode == "history":
         history(name, Path(folder), int(value))
+    elif mode == "images":
+        TradewindMemory(Path(folder) / "root").stage(1, int(value))
     else:
         kills(name, Path(folder), float(value))
 
