@@ -1,7 +1,6 @@
 """A project to run: one script, in a working directory of its own, with its home beside it."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import tradewind
-from tradewind.agent.lock import is_held
-from tradewind.store import open_store
+from tests.services.agents import kill_agents
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -44,16 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
         return path
 
     yield write
-    if (tmp_path / "home" / "store.db").exists():
-        kill_agents()
-
-
-def kill_agents() -> None:
-    """End what a failed test left in the background."""
-    with open_store() as store:
-        for run in store.runs():
-            if run.pid and is_held(Path(run.dir)):
-                os.kill(run.pid, signal.SIGKILL)
+    kill_agents()
 
 
 Start = Callable[..., "subprocess.Popen[str]"]

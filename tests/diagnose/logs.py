@@ -1,4 +1,4 @@
-"""What workers on torch 2.13 and gloo wrote to their logs, taken from real runs; paths shortened."""
+"""What workers wrote to their logs: on gloo and torch 2.13 taken from real runs, on NCCL after public reports; shortened."""
 
 BARRIER = """\
 [rank0]: Traceback (most recent call last):

@@ -1,12 +1,13 @@
 """Small real projects: a git repository, and a home folder of their own."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-Git = Callable[..., str]
+from tests.services.agents import kill_agents
+
 IDENTITY = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -18,7 +19,7 @@ IDENTITY = {
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home folder that does not exist yet; no configuration from outside reaches git or the store."""
     for name, value in IDENTITY.items():
         monkeypatch.setenv(name, value)
@@ -26,7 +27,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"
     monkeypatch.setenv("TRADEWIND_HOME", str(folder))
-    return folder
+    yield folder
+    kill_agents()
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ import msgspec
 from tradewind.agent.group import Group
 from tradewind.agent.job import Job
 from tradewind.agent.worker import Worker
-from tradewind.diagnose.hang import STOPPED, Hang, HangDetector
+from tradewind.diagnose.hang import STOPPED, Hang, HangDetector, Limits
 from tradewind.diagnose.process import read_process
 from tradewind.diagnose.stacks import collectives, python_stacks
+
+PATIENT = Limits(silent_s=60.0, unknown_s=120.0, behind_s=1800.0)
+"""A step of a stranger's script may evaluate, or wait for storage, and ending it is no small thing: only a
+process that is stopped is judged within seconds."""
 
 
 class HangWatch:
@@ -26,16 +30,18 @@ class HangWatch:
         self.job = job
         self.look_at: float | None = None
         """When to look next, on the monotonic clock; None while there is nothing to look at."""
-        self._detector = HangDetector((), time.time())
+        self._detector = HangDetector((), time.time(), PATIENT)
         self._group: Group | None = None
         self._started: set[int] = set()
         self._phases: dict[int, str] = {}
+        self._done: set[int] = set()
 
     def begin(self, group: Group, step: int) -> None:
         """Watch a new group, which goes on after `step`."""
         self._group, self.look_at = group, None
         self._started.clear()
         self._phases.clear()
+        self._done.clear()
         self._detector.renew(range(group.size), time.time(), step)
 
     def journal(self, rank: int, entry: dict[str, Any]) -> None:
@@ -46,6 +52,11 @@ class HangWatch:
             self._started.add(rank)
             if len(self._started) == self._group.size:
                 self._look_later()
+        elif entry["kind"] == "end":
+            self._done.add(
+                rank
+            )  # What a script does after its loop, packaging say, takes as long as it takes.
+            self._detector.leave(rank)
 
     def _look_later(self) -> None:
         self.look_at = time.monotonic() + self._detector.look_every_s()
@@ -66,7 +77,8 @@ class HangWatch:
         self.look_at = None
 
     def _at_work(self) -> Iterable[Worker]:
-        return [w for w in self._group or () if w.running and not w.parked]
+        at_work = (w for w in self._group or () if w.running and not w.parked)
+        return [w for w in at_work if w.rank not in self._done]
 
     def _look_at(self, worker: Worker, now: float) -> None:
         process = read_process(worker.pid)

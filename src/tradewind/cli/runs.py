@@ -188,8 +188,7 @@ def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
         if not is_held(Path(found.dir)) or found.pid is None:
             found = reconcile(found, store)
             raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
-        # Two of one kind could arrive as one.
-        interrupt(found.pid, (signal.SIGINT, signal.SIGTERM) if now else (signal.SIGINT,))
+        interrupt(found.pid, times=2 if now else 1)
         emit(row(store.run(found.id), time.time()), output, ("id", "name", "state", "exit_code"))
     return ExitCode.OK
 
@@ -221,8 +220,8 @@ def resize(run: str, *, workers: int) -> int:
     return ExitCode.OK
 
 
-def interrupt(pid: int, signals: tuple[int, ...]) -> None:
-    """Send these signals to an agent and wait until it has ended."""
+def interrupt(pid: int, times: int) -> None:
+    """Ask an agent once or twice to end, and wait until it has."""
     import select
 
     try:
@@ -230,7 +229,7 @@ def interrupt(pid: int, signals: tuple[int, ...]) -> None:
     except ProcessLookupError:
         return
     try:
-        for signum in signals:
+        for signum in (signal.SIGINT, signal.SIGTERM)[:times]:  # Two of one kind could arrive as one.
             signal.pidfd_send_signal(pidfd, signum)
         select.select([pidfd], [], [])
     except ProcessLookupError:
