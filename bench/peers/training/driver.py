@@ -95,13 +95,13 @@ class Training:
         self.watching = Watching(folder / "stamps")
         self._env = task_environment.of(folder / "stamps", work)
         self._commands = commands
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
 
     def __enter__(self) -> "Training":
         for number, command in enumerate(self._commands(self.folder)):
             own = Command(command.argv, self._env | command.env, command.again)
             process = Process(own, self.folder / f"process{number}.log")
-            self._processes.append(process)
+            self.processes.append(process)
             if not command.again:
                 self.watching.needed.append(os.pidfd_open(process.popen.pid))
         return self
@@ -109,7 +109,7 @@ class Training:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in reversed(self._processes):
+        for process in reversed(self.processes):
             process.stop()
         self.watching.read()
         for pid in {stamp.pid for stamp in self.watching.seen if is_worker(stamp.pid, self.folder)}:
@@ -123,12 +123,12 @@ class Training:
         except Late as late:
             raise Late(f"{late}; the end of its log:\n{self.log_tail()}") from late
 
-    def kill(self, rank: int, into_step_s: float) -> Recovery:
-        """SIGKILL to `rank`, `into_step_s` after the beginning of a step of its own; then its recovery."""
+    def kill(self, rank: int, into_step_s: float, signum: int = signal.SIGKILL) -> Recovery:
+        """A signal to `rank`, `into_step_s` after the beginning of a step of its own; then its recovery."""
         begun = self.watching.wait(lambda stamp: stamp.rank == rank and stamp.kind == "begin", RECOVER_S)
         time.sleep(into_step_s)
         killed_s = time.time()
-        os.kill(begun.pid, signal.SIGKILL)
+        os.kill(begun.pid, signum)
         hung = False
         try:
             self.watching.wait_all(lambda seen: bool(back(seen, begun, killed_s, rank)), RECOVER_S)

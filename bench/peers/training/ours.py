@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 
 from bench.peers.training.stamps import Stamps
 
@@ -24,9 +25,24 @@ def parallel(model, fsdp2: bool):  # type: ignore[no-untyped-def]
     return DistributedDataParallel(model)
 
 
+def slow_down(work: task.Work, number: int) -> None:
+    """Make a step ten times slower: on one rank of the two, every other time without burning its CPU."""
+    if number % 2 == int(os.environ["RANK"]):
+        started = time.perf_counter()
+        work()
+        one_s = time.perf_counter() - started
+        if number % 4 < 2:
+            time.sleep(9 * one_s)
+            return
+        for _ in range(9):
+            work()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--max-recompute", type=int, help="steps between stagings into memory")
+    parser.add_argument("--steps", type=int, help="steps after which it is done")
+    parser.add_argument("--slow-every", type=int, default=0, help="steps from one that is ten times slower")
     parser.add_argument("--fsdp2", action="store_true")
     args = parser.parse_args()
     stamp("imported")
@@ -37,11 +53,19 @@ def main() -> None:
         stamp("built")
         samples = task.make_data()
         batches = train.Batches(task.SAMPLES, task.BATCH, fetch=lambda rows: samples[rows])
-        loop = train.Loop(model=model, optimizer=optimizer, data=batches, max_recompute=args.max_recompute)
+        loop = train.Loop(
+            model=model,
+            optimizer=optimizer,
+            data=batches,
+            max_recompute=args.max_recompute,
+            max_steps=args.steps,
+        )
         stamp("resumed", loop.step)
         for batch in loop:
             stamp("begin", loop.step + 1)
             work()
+            if args.slow_every and (loop.step + 1) % args.slow_every == 0:
+                slow_down(work, (loop.step + 1) // args.slow_every)
             optimizer.zero_grad()
             task.loss_of(model, batch).backward()
             optimizer.step()
