@@ -2,8 +2,9 @@
 
 A stall ends when the trainer may change its tensors again, not when a call returns. Contenders are
 torch_checkpointing 0.1.1 and PyTorch's DCP with both of its asynchronous checkpointers; each runs in
-fresh processes, one after the other, round by round. Files are read from the page cache. Saves are
-flushed to the disk, but for torch_checkpointing, which does not flush.
+fresh processes, one after the other, round by round. Saves are flushed to the disk, but for
+torch_checkpointing, which does not flush. Files are loaded once they are in the page cache, and, as
+`cold`, when they are on the disk alone; each rank's tensors are there, and get the values.
 """
 
 import argparse
@@ -72,6 +73,7 @@ def disk(found: Sequence[dict[str, list[float]]]) -> dict[str, Figure]:
     figures = {
         "save_speedup_dcp": ratio(flat(found, "save_dcp"), flat(found, "save_ours")),
         "load_speedup_dcp": ratio(flat(found, "load_dcp"), flat(found, "load_ours")),
+        "load_cold_speedup_dcp": ratio(flat(found, "load_cold_dcp"), flat(found, "load_cold_ours")),
         "memory_restore_ratio_disk": ratio(flat(found, "load_memory"), flat(found, "load_ours")),
     }
     return figures | {f"{name}_s": Figure.of(flat(found, name), "s") for name in found[0]}

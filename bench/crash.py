@@ -42,7 +42,7 @@ class Effort:
     tears: Sequence[float]
 
 
-FULL = Effort(steps=8, draws=2, cuts=4, bits=1000, tears=(0.0, 0.5))
+FULL = Effort(steps=12, draws=2, cuts=4, bits=1000, tears=(0.0, 0.5))
 QUICK = Effort(steps=2, draws=1, cuts=1, bits=40, tears=(0.5,))
 
 

@@ -35,6 +35,8 @@ def rounds() -> checkpoint.Rounds:
         "save_dcp": [3.0],
         "load_ours": [4.0],
         "load_dcp": [10.0],
+        "load_cold_ours": [5.0],
+        "load_cold_dcp": [5.0],
         "load_memory": [0.2],
     }
     peers = {name: [peer] for name in checkpoint.BACKGROUND if name != "tradewind"}

@@ -3,10 +3,13 @@
     python -m bench.peers.checkpoints.rank '{"mode": "background", "driver": ..., "bytes": ..., ...}'
 
 `background`: stalls, durations and step times of saves in the background. `foreground`: ours and DCP
-save and load in turn, and ours loads from memory. Every figure is the slowest rank's.
+save and load in turn, from the page cache and from the disk, and ours loads from memory. Every figure
+is the slowest rank's.
 """
 
+import collections
 import json
+import os
 import shutil
 import sys
 import time
@@ -123,7 +126,8 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
         "ours": drivers.OursOnDisk(Path(asked["folder"], "ours")),
         "dcp": drivers.DCPOnDisk(Path(asked["folder"], "dcp")),
     }
-    found: Seconds = {f"{what}_{who}": [] for what in ("save", "load") for who in disks} | {"load_memory": []}
+    kinds = ("save", "load", "load_cold")
+    found: Seconds = {f"{what}_{who}": [] for what in kinds for who in disks} | {"load_memory": []}
     memory.stage(0, {}, state)
     live = {
         name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
@@ -132,9 +136,11 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
         turn: dict[str, float] = {}
         for who, disk in disks.items():
             turn[f"save_{who}"] = timed(lambda: disk.save(step, state))  # noqa: B023 - called at once
-            blank(live)
-            turn[f"load_{who}"] = timed(lambda: disk.load(live))  # noqa: B023
-            check(live, state, who)
+            for kind, prepare in (("load", warm), ("load_cold", evict)):
+                prepare(disk.root)
+                blank(live)
+                turn[f"{kind}_{who}"] = timed(lambda: disk.load(live))  # noqa: B023
+                check(live, state, who)
             forget(disk.root, step)
         blank(live)
         turn["load_memory"] = timed(lambda: drivers.copy_into(live, memory.load(0).own))
@@ -144,6 +150,25 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
                 found[name].append(seconds)
     memory.close()
     return found
+
+
+def warm(root: Path) -> None:
+    """Have the files in the page cache, however they were written."""
+    _by_first(lambda file: collections.deque(iter(lambda: file.read(1 << 22), b""), maxlen=0), root)
+
+
+def evict(root: Path) -> None:
+    """Have the files on the disk alone."""
+    _by_first(lambda file: os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED), root)
+
+
+def _by_first(work: Callable[[Any], Any], root: Path) -> None:
+    dist.barrier()
+    if dist.get_rank() == 0:
+        for path in [path for path in root.rglob("*") if path.is_file()]:
+            with path.open("rb", buffering=0) as file:
+                work(file)
+    dist.barrier()
 
 
 def blank(state: drivers.State) -> None:
