@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils._pytree import tree_map
+
 from tradewind.errors import SpecError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory
@@ -12,6 +15,11 @@ from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.random_state import random_state, set_random_state
 from tradewind.train.resume import Found, newest_whole
+
+
+def copied(state: Any) -> Any:
+    """The same state with tensors of its own."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, state)
 
 
 class Keeper:
@@ -48,7 +56,9 @@ class Keeper:
             return 0
         self._check_parts(found)
         for name, part in self._parts.items():
-            part.load_state_dict(found.loaded.shared[name])
+            state = found.loaded.shared[name]
+            # What lies in memory's images is written over some steps later, and a part may keep what it is given.
+            part.load_state_dict(copied(state) if found.tier == "memory" else state)
         self._restore_data(found.loaded)
         own = found.loaded.own
         self.stopped = own["stopped"]
