@@ -123,6 +123,8 @@ def running(root: Path, store: Store) -> Run:
     pid = start_detached(run, store)
     assert (store.run(run.id).pid, is_held(Path(run.dir))) == (pid, True)
     assert Path(run.dir, "started").read_text() == "up"  # Blocks until the worker writes.
+    while not store.attempts(run.id):  # The agent records an attempt once all of its workers are placed.
+        assert is_held(Path(run.dir))
     return store.run(run.id)
 
 
