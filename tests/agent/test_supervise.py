@@ -8,6 +8,10 @@ import pytest
 
 from tests.agent import training
 from tests.agent.training import Finished
+from tradewind.agent import job_of, supervise
+from tradewind.launch.local import submit
+from tradewind.spec import RunSpec
+from tradewind.store import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -125,3 +129,27 @@ def test_a_script_without_a_loop_starts_afresh(tmp_path: Path) -> None:
 def test_nothing_is_left_in_shared_memory(calm: Callable[[int], Finished]) -> None:
     """The memory tier of a run is gone when the run has ended."""
     assert not list(Path("/dev/shm").glob(f"tradewind-*/{calm(2).run.id}"))
+
+
+FAILS_AT_ONCE = """
+import json, os, time
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+if not first:
+    time.sleep(0.3)  # Touch no file for longer than the agent gathers writes.
+with open(os.environ["TRADEWIND_JOURNAL"], "a") as journal:
+    journal.write(json.dumps({"t": time.time(), "kind": "step", "step": 1}) + "\\n")
+os._exit(int(first))
+"""
+
+
+def test_an_attempt_may_end_while_its_last_writes_are_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that writes and dies at once is replaced: what was not read yet does not reach into the next attempt."""
+    monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path / "home"))
+    (tmp_path / "script.py").write_text(FAILS_AT_ONCE)
+    with open_store() as store:
+        run = submit(RunSpec(script="script.py"), store, cwd=tmp_path)
+        outcome = supervise(job_of(run), store)
+        assert (outcome.state, outcome.attempts) == ("succeeded", 2)
+        assert [event.data["step"] for event in store.events(run.id, kind="recovered")] == [1]

@@ -155,6 +155,8 @@ class Supervisor:
         before, self.group = self.group, Group(job, self._wanted, attempt)
         self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(self.group.size)]
         self._leaving, self._kill_at, self._resume_at, self._hang = False, None, None, None
+        # The new group's files are watched afresh; those of the old one have been read.
+        self._files_at = None
         self.group.start(self.standby, restarts, port, before)
         self._hangs.begin(self.group, self.recorder.progress.step or 0)
         self._record_start(started_s, {"port": port, "restarts": restarts})
