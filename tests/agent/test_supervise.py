@@ -1,5 +1,6 @@
 """Losing workers: what is kept, what is done again, and what the run says about it; with real processes."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,19 @@ def check_exactly_once(found: Finished, epochs: int = 4) -> None:
         assert sorted(sample for step in steps for sample in committed[step]) == list(range(96))
 
 
+def check_kept(found: Finished, rank: int, attempts: int) -> None:
+    """This rank kept its process from attempt to attempt, except where the agent says that it had to end it.
+
+    Gloo may never finish a send whose connection was closed at that moment; who is stuck in one is killed.
+    """
+    killed = {
+        e.attempt for e in found.of("worker_exit") if e.rank == rank and e.data["told"] == signal.SIGKILL
+    }
+    for attempt in range(attempts - 1):
+        same = found.pids(attempt)[rank] == found.pids(attempt + 1)[rank]
+        assert same is (attempt not in killed), (attempt, killed)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_is_replaced_and_the_other_keeps_its_process(
     rank: int, tmp_path: Path, calm: Callable[[int], Finished]
@@ -48,9 +62,8 @@ def test_a_killed_worker_is_replaced_and_the_other_keeps_its_process(
     """After kill -9 only that rank gets a new process, at most one step is done again, and the weights agree."""
     found = training.run(tmp_path, 2, PLAN=f"KILL=13/{rank}")
     assert found.code == 0, found.output
-    before, after = found.pids(0), found.pids(1)
-    assert before[1 - rank] == after[1 - rank]
-    assert before[rank] != after[rank]
+    assert found.pids(0)[rank] != found.pids(1)[rank]
+    check_kept(found, 1 - rank, attempts=2)
     resumes = found.of("resume")
     assert {event.data["tier"] for event in resumes} == {"memory"}
     assert {event.data["step"] for event in resumes} <= {11, 12}
@@ -82,7 +95,7 @@ def test_a_run_grows_and_shrinks_in_place(tmp_path: Path) -> None:
     found = training.finish(tmp_path, process)
     assert found.code == 0, found.output
     assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 3, 1]
-    assert len({found.pids(attempt)[0] for attempt in range(3)}) == 1
+    check_kept(found, 0, attempts=3)
     assert not found.of("failure")
     check_exactly_once(found, epochs=6)
 

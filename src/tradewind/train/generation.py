@@ -19,6 +19,10 @@ from tradewind.train.random_state import reseed
 _closers: list[Callable[[], None]] = []
 _connections: set[int] = set()
 """Inodes of the sockets that process groups were made with."""
+_retired: list[Any] = []
+"""The groups that were left last. A group's end joins its threads with the interpreter's lock held, and a
+thread that has just failed may need that lock to let go of its tensors: they would wait for each other. By
+the time the next group is left these threads are idle."""
 
 
 def on_leave(close: Callable[[], None]) -> None:
@@ -65,6 +69,7 @@ def leave() -> None:
     while _closers:
         _closers.pop()()
     if dist.is_initialized():
+        _retired[:] = dist.distributed_c10d._world.pg_map
         dist.destroy_process_group()
     _connections.clear()
     reseed()
