@@ -49,6 +49,9 @@ class HangWatch:
         if entry["kind"] == "step":
             self._detector.observe(rank, int(entry["step"]), float(entry["t"]))
         elif entry["kind"] == "start" and self._group is not None:
+            if rank in self._done:  # Another loop of the same script.
+                self._done.remove(rank)
+                self._detector.join(rank, time.time())
             self._started.add(rank)
             if len(self._started) == self._group.size:
                 self._look_later()

@@ -160,6 +160,10 @@ class HangDetector:
         """What `read_process` found of this rank's process."""
         self._ranks[rank].look(t_s, state, cpu_s, self.limits.idle_share)
 
+    def join(self, rank: int, now_s: float) -> None:
+        """A rank that has left is at work again."""
+        self._ranks[rank] = Rank(now_s, 0)
+
     def leave(self, rank: int) -> None:
         """This rank has ended: its exit says more than its silence."""
         self._ranks.pop(rank, None)

@@ -1,0 +1,55 @@
+"""What the hang watch makes of what workers say."""
+
+import time
+from pathlib import Path
+
+from tradewind.agent.group import Group
+from tradewind.agent.hangs import HangWatch, read_phase
+from tradewind.agent.job import Job
+from tradewind.train.status import Status
+
+
+def watch_of(folder: Path, workers: int = 2) -> HangWatch:
+    """A watch that has just been given a new group."""
+    job = Job(run="r", run_dir=folder, workdir=folder, script="train.py", workers=workers)
+    watch = HangWatch(job)
+    watch.begin(Group(job, workers), 0)
+    return watch
+
+
+def say(watch: HangWatch, rank: int, kind: str, **fields: int) -> None:
+    """One journal entry of a rank."""
+    watch.journal(rank, {"kind": kind, "t": time.time(), **fields})
+
+
+def test_a_group_is_watched_once_every_rank_has_a_loop(tmp_path: Path) -> None:
+    """A script without a loop gives no signs, so nothing is looked at until all ranks have made one."""
+    watch = watch_of(tmp_path)
+    say(watch, 0, "start")
+    assert watch.look_at is None
+    say(watch, 1, "start")
+    assert watch.look_at is not None
+    watch.stop()
+    assert watch.look_at is None
+
+
+def test_a_script_may_make_one_loop_after_another(tmp_path: Path) -> None:
+    """What ranks say in a second loop is taken in, though a rank is no longer watched after its first has ended."""
+    watch = watch_of(tmp_path)
+    for _ in range(2):
+        for rank in range(2):
+            say(watch, rank, "start")
+            say(watch, rank, "step", step=1)
+        for rank in range(2):
+            say(watch, rank, "end", step=1)
+    assert watch.look() is None
+
+
+def test_a_worker_shows_its_phase(tmp_path: Path) -> None:
+    """What a worker puts on its status page is what the agent reads; without a page there is no phase."""
+    page = tmp_path / "rank0.status"
+    assert read_phase(page) is None
+    status = Status(page)
+    for phase in ("checkpoint_stall", "compute"):
+        status.say(phase)
+        assert read_phase(page) == phase
