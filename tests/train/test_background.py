@@ -1,10 +1,8 @@
 """Writing staged images in the background: what is committed, what is skipped, and who hears of errors."""
 
 import mmap
-import os
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +42,6 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """A disk to disturb."""
     return Disk(monkeypatch)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, empty again afterwards."""
-    shm = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    yield shm
-    for path in shm.glob("*") if shm.exists() else []:
-        path.unlink()
-    if shm.exists():
-        shm.rmdir()
 
 
 def memory_of(folder: Path, peers: Peers | None = None) -> Memory:

@@ -1,11 +1,9 @@
 """State in shared memory: what was staged comes back, whatever dies, and nothing torn is offered."""
 
-import os
 import random
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +43,6 @@ def big(step: int) -> dict[str, Any]:
     return {name: torch.full(size, step, dtype=torch.float32) for name, size in sizes.items()} | {
         "half": torch.full((12345,), step, dtype=torch.bfloat16)
     }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, as in practice, empty again afterwards."""
-    shm = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    yield shm
-    for path in shm.glob("*") if shm.exists() else []:
-        path.unlink()
-    if shm.exists():
-        shm.rmdir()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

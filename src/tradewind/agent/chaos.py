@@ -21,6 +21,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.agent import faults
+from tradewind.agent.job import job_of
 from tradewind.agent.journal import JournalTail
 from tradewind.agent.watch import FolderWatch
 from tradewind.diagnose.process import read_process
@@ -339,14 +340,12 @@ class Injector:
 
 def ask_for(run: "Run", workers: int) -> str:
     """Ask a run's agent for another number of workers; one that takes no wishes is told to leave."""
-    wishes = Path(run.dir) / "control"
-    if not wishes.is_dir():
+    job = job_of(run)
+    if not job.control_dir.is_dir():
         assert run.pid is not None, "a run with workers has an agent"
         os.kill(run.pid, signal.SIGTERM)
         return f"SIGTERM to agent {run.pid}"
-    wish = wishes / f".workers-{os.getpid()}"
-    wish.write_text(str(workers))
-    wish.replace(wishes / "workers")
+    job.want(workers)
     return f"{workers} workers asked for"
 
 

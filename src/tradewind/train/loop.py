@@ -222,12 +222,12 @@ def _write_ledger_of(loop: "weakref.ref[Loop]") -> None:
         alive._write_ledger()
 
 
-def be_watched(ledger: ledger.Ledger) -> None:
+def be_watched(own_ledger: ledger.Ledger) -> None:
     """Where an agent watches, show it what this worker does, and let it look into this process."""
     folder, dump = os.environ.get(names.ENV_MEMORY), os.environ.get(names.ENV_STACKS)
     if folder:
         own = Path(folder, f"rank{os.environ.get('RANK', '0')}")
-        ledger.show(Status(own.with_suffix(".status")).say)
+        own_ledger.show(Status(own.with_suffix(".status")).say)
         # A worker ends without taking its memory apart, so the server may go on to the end.
         stacks.serve_debug(own.with_suffix(".sock"), stop_at_exit=False)
     if dump:

@@ -7,7 +7,6 @@ them are on the disk. So a step is there whole or not at all, and steps share wh
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from tradewind.errors import IntegrityError, NotFoundError, TradewindError
+from tradewind.train.checkpoint.sealed import encode, seal, unseal
 
 FORMAT = "tradewind-deltas/1"
 _PREFIX, _SUFFIX = "step-", ".json"
@@ -61,7 +61,7 @@ class DeltaStore:
         before = self._chunks.written_bytes
         entries = {name: self._entry(name, table, deltas.get(name)) for name, table in tables.items()}
         manifest = {"format": FORMAT, "step": step, "tables": entries}
-        manifest["id"] = hashlib.sha256(_encode(manifest)).hexdigest()
+        manifest["id"] = hashlib.sha256(encode(manifest)).hexdigest()
         written = self._commit(manifest) + self._chunks.written_bytes - before
         self._parent = manifest
         return _saved(manifest, full=not deltas, written_bytes=written)
@@ -177,7 +177,7 @@ class DeltaStore:
         return table if direct else table.copy_(host)
 
     def _commit(self, manifest: dict[str, Any]) -> int:
-        raw = _sealed(manifest)
+        raw = seal(manifest)
         self._chunks.flush()
         _write_durably(self._path(manifest["step"]), raw)
         _flush_folder(self.root)
@@ -187,7 +187,7 @@ class DeltaStore:
     def _read(self, step: int, id: str | None = None) -> dict[str, Any]:
         path = self._path(step)
         try:
-            manifest = _opened(path.read_bytes(), path)
+            manifest = unseal(path.read_bytes(), path, FORMAT)
         except FileNotFoundError:
             raise NotFoundError(f"{path}: step {step} was not saved here") from None
         if id is not None and manifest["id"] != id:
@@ -318,29 +318,6 @@ def _chunks_of(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for entry in manifest["tables"].values():
         yield from entry["base"]
         yield from entry["deltas"]
-
-
-def _sealed(manifest: dict[str, Any]) -> bytes:
-    digest = hashlib.sha256(_encode(manifest)).hexdigest()
-    return _encode(manifest | {"digest": digest})
-
-
-def _opened(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(raw)
-        if manifest["format"] != FORMAT:
-            raise IntegrityError(f"{path} has format {manifest['format']!r}; this version reads {FORMAT!r}")
-        del manifest["digest"]
-        same = _sealed(manifest) == raw
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{path} is damaged: it does not parse") from error
-    if not same:
-        raise IntegrityError(f"{path} is damaged: it does not match its own digest")
-    return manifest
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _write_durably(path: Path, data: bytes | memoryview) -> None:

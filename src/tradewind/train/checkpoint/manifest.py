@@ -1,7 +1,5 @@
 """The manifest: which files a checkpoint is made of, written last, with a digest of itself."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from tradewind.errors import IntegrityError
 from tradewind.names import MANIFEST
 from tradewind.train.checkpoint import sums
+from tradewind.train.checkpoint.sealed import seal, unseal
 
 FORMAT = "tradewind-checkpoint/2"
 
@@ -38,7 +37,7 @@ class Manifest:
         """The one encoding of this manifest."""
         body = {"format": FORMAT, "step": self.step, "world": self.world, "files": self.files}
         body["chunk"] = sums.CHUNK
-        return _encode(body | {"digest": hashlib.sha256(_encode(body)).hexdigest()})
+        return seal(body)
 
     def check(self) -> None:
         """Raise ValueError unless every file has a plain name and as many checksums as chunks."""
@@ -54,19 +53,10 @@ def read_manifest(folder: Path) -> Manifest:
         raw = path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        fields = json.loads(raw)
-        if fields["format"] != FORMAT:
-            raise IntegrityError(f"{path} has format {fields['format']!r}; this version reads {FORMAT!r}")
-        manifest = Manifest(step=fields["step"], world=fields["world"], files=fields["files"])
-        manifest.check()
-        same = manifest.to_bytes() == raw
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{path} is damaged: it does not parse") from error
-    if not same:
-        raise IntegrityError(f"{path} is damaged: it does not match its own digest")
+    return _of(unseal(raw, path, FORMAT, lambda fields: _of(fields).to_bytes() == raw))
+
+
+def _of(fields: dict[str, Any]) -> Manifest:
+    manifest = Manifest(step=fields["step"], world=fields["world"], files=fields["files"])
+    manifest.check()
     return manifest
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

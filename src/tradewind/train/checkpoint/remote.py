@@ -6,7 +6,6 @@ all its parts are there; a fetch checks every part, then the whole checkpoint, b
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import stamina
 
 from tradewind.errors import IntegrityError, MissingExtraError, NotFoundError, SpecError, StoreError
 from tradewind.train import checkpoint
+from tradewind.train.checkpoint.sealed import seal, unseal
 
 FORMAT = "tradewind-remote/1"
 _FETCHING = ".fetching-"
@@ -91,7 +91,7 @@ class RemoteCheckpoints:
             "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
             "parts": [[part.name, part.offset, part.size, part.sha256] for part, _ in sent],
         }
-        self._objects.put(_manifest_key(folder.name), _sealed(manifest))
+        self._objects.put(_manifest_key(folder.name), seal(manifest))
         return Uploaded(
             step=step,
             sent_bytes=sum(part.size for part, was_sent in sent if was_sent),
@@ -167,7 +167,7 @@ class RemoteCheckpoints:
 
     def _read(self, name: str) -> dict[str, Any]:
         key = _manifest_key(name)
-        return _opened(self._objects.get(key), f"{self.url}/{key}")
+        return unseal(self._objects.get(key), f"{self.url}/{key}", FORMAT, _all_stay_below)
 
 
 class _Objects:
@@ -250,26 +250,8 @@ def _manifest_key(name: str) -> str:
     return f"{_MANIFESTS}{name}{_SUFFIX}"
 
 
-def _sealed(manifest: dict[str, Any]) -> bytes:
-    return _encode(manifest | {"digest": hashlib.sha256(_encode(manifest)).hexdigest()})
-
-
-def _opened(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(raw)
-        if manifest["format"] != FORMAT:
-            raise IntegrityError(f"{where} has format {manifest['format']!r}; this version reads {FORMAT!r}")
-        del manifest["digest"]
-        same = _sealed(manifest) == raw and all(_stays_below(name) for name in manifest["files"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{where} is damaged: it does not parse") from error
-    if not same:
-        raise IntegrityError(f"{where} is damaged: it does not match its own digest")
-    return manifest
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+def _all_stay_below(manifest: dict[str, Any]) -> bool:
+    return all(_stays_below(name) for name in manifest["files"])
 
 
 def _stays_below(name: str) -> bool:
