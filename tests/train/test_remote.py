@@ -211,13 +211,11 @@ def test_a_manifest_cannot_write_elsewhere(
     from tradewind.train.checkpoint import remote as module
 
     remote.upload(states.save(tmp_path / "here", 1))
-    seal = module._sealed
+    seal = module.seal
     for name in ("../../escaped", "/tmp/escaped"):
-        monkeypatch.setattr(
-            module, "_sealed", lambda m, name=name: seal(m | {"files": m["files"] | {name: 1}})
-        )
+        monkeypatch.setattr(module, "seal", lambda m, name=name: seal(m | {"files": m["files"] | {name: 1}}))
         remote.upload(tmp_path / "here" / "step-000000000001")
-        monkeypatch.setattr(module, "_sealed", seal)
+        monkeypatch.setattr(module, "seal", seal)
         with pytest.raises(IntegrityError, match="step-000000000001"):
             remote.fetch(1, tmp_path / "there")
         assert not (tmp_path / "there").exists()
