@@ -59,12 +59,30 @@ class Recipe:
 RECIPES = {
     "hstu": Recipe(
         kind=HSTU,
-        settings=Settings(calendar=32, gap=True, seen=256),
+        settings=Settings(
+            heads=4, layers=2, dropout=0.3, calendar=32, gap=True, seen=256, item_features=True
+        ),
         views=Views(shuffle_ties=True),
+        stride=25,
+        learning_rate=5e-3,
+        weight_decay=0.01,
+        smoothing=0.05,
+        average=0.98,
         epochs=20,
         patience=6,
     ),
-    "sasrec": Recipe(kind=SASRec, settings=Settings(), views=Views(shuffle_ties=True), epochs=20, patience=6),
+    "sasrec": Recipe(
+        kind=SASRec,
+        settings=Settings(heads=1, layers=2, dropout=0.2),
+        views=Views(shuffle_ties=True),
+        stride=25,
+        learning_rate=5e-3,
+        weight_decay=0.0,
+        smoothing=0.05,
+        average=0.99,
+        epochs=20,
+        patience=6,
+    ),
 }
 
 

@@ -12,7 +12,9 @@ longest history. rab^{p,t}(i, j) = p[i - j] + w[bucket(now_i - t_j)], where t_j 
 and now_i the time of the event that follows i: at serving the time of the request, in training
 and evaluation the time of the next event, as in the authors' code. So a query knows *when* it is
 asked, never *what* happened then. `Settings(time_bias=False)` leaves it out.
-Departures: the bias has one value a head; 1/sqrt(d) keeps the scores' scale independent of width.
+Departures: the bias has one value a head; 1/sqrt(d) keeps the scores' scale independent of width;
+tokens may also carry the gap before the next event and its part of the calendar (`when.py`), and
+queries random codes of their history, so that scores go down for what was seen (`seen.py`).
 """
 
 import math
