@@ -47,7 +47,7 @@ def until_in_flight(client: httpx2.Client, server: Server, count: int) -> None:
 
 def test_sigterm_answers_what_is_in_flight_and_exits_0(generic, tmp_path, client):
     """Readiness turns false at once, requests go on being answered, none is dropped, the process ends with 0."""
-    linger = "import tradewind.serve.server as server; server.LINGER_S = 2.0"
+    linger = "import tradewind.serve.server as server; server.LINGER_S = 1.0"
     with (
         running(generic, tmp_path, "--slo", "60s", before=linger) as server,
         ThreadPoolExecutor(IN_FLIGHT) as pool,
