@@ -14,6 +14,7 @@ import structlog
 
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
+from tradewind.scale.runtime import raise_open_files
 from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.app import App
 from tradewind.serve.execution import WorkerOptions
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 OnReady = Callable[[str, Replica], None]
+MAX_CONNECTIONS = 16_384
+"""Open files that are asked of the system, where its own limit is lower."""
 LINGER_S = 0.5
 """Seconds that new connections are still answered after SIGTERM, for balancers that have not noticed yet."""
 DRAIN_S = 30.0
@@ -61,6 +64,7 @@ def serve(
     Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded.
     """
     _log_to_stderr()
+    raise_open_files(MAX_CONNECTIONS)
     path, version = locate(spec.model, lambda: store)
     threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)
     options = WorkerOptions(str(path), spec.max_batch, spec.candidates, index, threads)
