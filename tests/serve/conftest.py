@@ -164,7 +164,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def running(package: pathlib.Path, home: pathlib.Path, *flags: str, before: str = "pass") -> Iterator[Server]:
-    """Serve `package` on a free port until the block ends; `before` is run in the server's process first."""
+    """Serve a package, by folder or reference, on a free port until the block ends; `before` is run in the server's process first."""
     code = f"{before}; {COMMAND}"
     command = [sys.executable, "-c", code, "serve", str(package), "--port", "0", "-o", "json"]
     env = os.environ | {"TRADEWIND_HOME": str(home), "OMP_NUM_THREADS": "1"}

@@ -51,7 +51,7 @@ class Engine:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the engine's loop and return what it returns."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(120)
 
     def submit(self, program: str = "lookup", *, budget_s: float = 30.0, **arrays: np.ndarray) -> Job:
         """Queue a request; to be called in the loop."""

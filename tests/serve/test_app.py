@@ -140,19 +140,20 @@ def test_head_and_escaped_paths_reach_the_same_route(client, generic_server):
 
 def test_answers_do_not_depend_on_who_else_is_in_the_batch(client, recommend_server):
     """Requests for different k in one batch each get their own k."""
-    url = recommend_server.url
+    tensor = {"name": "history", "shape": [1, 1], "datatype": "BYTES", "data": ["i1"]}
+    asked = {
+        "/v1/recommend": {"history": ["i1"], "k": 9},
+        "/v2/models/recommender/infer": {"inputs": [tensor], "parameters": {"k": 2}},
+    }
     with ThreadPoolExecutor(16) as pool:
-        wide = [
-            pool.submit(client.post, url + "/v1/recommend", json={"history": ["i1"], "k": 9})
-            for _ in range(24)
+        calls = [
+            pool.submit(client.post, recommend_server.url + path, json=body)
+            for _ in range(40)
+            for path, body in asked.items()
         ]
-        tensor = {"name": "history", "shape": [1, 1], "datatype": "BYTES", "data": ["i1"]}
-        body = {"inputs": [tensor], "parameters": {"k": 2}}
-        narrow = [
-            pool.submit(client.post, url + "/v2/models/recommender/infer", json=body) for _ in range(24)
-        ]
-    assert {len(f.result().json()["items"]) for f in wide} == {9}
-    assert {tuple(f.result().json()["outputs"][0]["shape"]) for f in narrow} == {(1, 2)}
+    answers = [call.result().json() for call in calls]
+    assert {len(answer["items"]) for answer in answers[::2]} == {9}
+    assert {tuple(answer["outputs"][0]["shape"]) for answer in answers[1::2]} == {(1, 2)}
 
 
 def test_a_user_without_a_history_gets_the_popular_items(client, recommend_server):

@@ -121,13 +121,14 @@ def test_an_answer_that_is_late_is_still_an_answer(engine):
 
 
 def test_a_request_that_waits_past_its_deadline_is_refused_at_once(engine):
-    """The queue sheds it when its deadline passes, although every worker is busy."""
+    """The queue sheds it when its deadline passes, although every worker is busy and stays so."""
 
     async def scenario():
-        await engine.loaded(1)
+        await engine.loaded()
         with engine.stopped():
             running = engine.submit(ids=ids(1))
             error = await error_of(engine.submit(ids=ids(2), budget_s=0.2))
+            assert running.tries == 0
         assert error.status == 429
         assert await running.future
 

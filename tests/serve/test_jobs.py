@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradewind.serve import wire
-from tradewind.serve.jobs import Job, Lane, Prepared, Tensor, collate, split
+from tradewind.serve.jobs import Job, Lane, Prepared, Tensor, collate, misfit, split
 from tradewind.serve.profile import Profile
 
 
@@ -42,6 +42,21 @@ def test_a_batch_comes_apart_as_it_was_put_together():
         results = split(batch, reply, joined[:12])
         assert [r["y"].shape for r in results] == [(1, 2), (3, 2), (2, 2)]
         assert [set(r["y"].data) for r in results] == [{1}, {2}, {3}]
+
+    in_loop(scenario)
+
+
+def test_outputs_that_do_not_fit_the_batch_are_noticed():
+    """Nobody is given another's rows, whatever a program's signature promised."""
+
+    def scenario():
+        batch = [job(1), job(2)]
+        fits, fewer = wire.TensorSpec("y", "UINT8", (3, 2)), wire.TensorSpec("z", "UINT8", (1, 2))
+        assert misfit(batch, wire.Reply(tensors=(fits,))) is None
+        assert "'z' has shape [1, 2] for a batch of 3 rows" in misfit(
+            batch, wire.Reply(tensors=(fits, fewer))
+        )
+        assert misfit(batch[:1], wire.Reply(tensors=(fewer,))) is None
 
     in_loop(scenario)
 

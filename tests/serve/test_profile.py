@@ -64,3 +64,23 @@ def test_largest_within_is_the_largest_that_fits(budget, limit):
     size = profile.largest_within(budget, limit)
     assert size == 0 or profile.bound_s(size) <= budget
     assert size == limit or profile.bound_s(size + 1) > budget
+
+
+def test_one_stall_is_not_taken_for_a_trend():
+    """A run of a hundred times the usual moves the expectation no further than one of three times does."""
+    stalled, slow = Profile({1: 0.01, 2: 0.01}), Profile({1: 0.01, 2: 0.01})
+    stalled.observe(2, 1.0)
+    slow.observe(2, 0.03)
+    assert stalled.points == slow.points
+    assert stalled.bound_s(2) == slow.bound_s(2) < 0.03
+
+
+def test_what_is_measured_now_corrects_what_was_measured_before():
+    """A small batch that was slow once does not make large ones slow for ever: no larger batch is faster."""
+    profile = Profile({1: 0.001, 8: 0.002})
+    for _ in range(50):
+        profile.observe(1, 0.02)
+    assert profile.latency_s(8) > 0.01
+    for _ in range(100):
+        profile.observe(8, 0.002)
+    assert profile.latency_s(1) <= profile.latency_s(8) == pytest.approx(0.002, rel=0.05)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from tests.serve.conftest import COMMAND, Server, running
 from tests.serve.test_metrics import BODY, scrape
 from tradewind.errors import SpecError
+from tradewind.models import promote, publish
 from tradewind.serve.server import locate
+from tradewind.store import Store, open_store
 
 LOOKUP = "/v2/models/lookup/infer"
 IN_FLIGHT = 12
@@ -47,7 +50,7 @@ def until_in_flight(client: httpx2.Client, server: Server, count: int) -> None:
 
 def test_sigterm_answers_what_is_in_flight_and_exits_0(generic, tmp_path, client):
     """Readiness turns false at once, requests go on being answered, none is dropped, the process ends with 0."""
-    linger = "import tradewind.serve.server as server; server.LINGER_S = 2.0"
+    linger = "import tradewind.serve.server as server; server.LINGER_S = 1.0"
     with (
         running(generic, tmp_path, "--slo", "60s", before=linger) as server,
         ThreadPoolExecutor(IN_FLIGHT) as pool,
@@ -103,7 +106,7 @@ def no_store():
 
 def test_a_package_is_found_by_its_folder(generic):
     """A path to a package is served as it is, version 1."""
-    assert locate(str(generic), no_store) == (generic.resolve(), "1")
+    assert locate(str(generic), no_store) == (generic.resolve(), "1", "")
 
 
 def test_a_folder_without_a_package_is_named(tmp_path: pathlib.Path):
@@ -129,3 +132,32 @@ def test_dry_run_says_what_would_be_served(generic, tmp_path):
     env = os.environ | {"TRADEWIND_HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=True)
     assert json.loads(done.stdout)["spec"]["slo"]["latency_ms"] == 20
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose home is `tmp_path`, as a command sees it that has the same `TRADEWIND_HOME`."""
+    monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path))
+    with open_store() as store:
+        yield store
+
+
+def test_an_alias_is_served_under_its_version(generic, store, tmp_path, client):
+    """`tradewind serve NAME@ALIAS` serves the version that the alias stands for, and says so."""
+    publish(store, generic, "small")
+    promote(store, "small", 1, "production")
+    with running("small@production", tmp_path) as server:
+        metadata = client.get(server.url + "/v2/models/affine").json()
+    assert metadata["versions"] == ["1"]
+
+
+def test_another_package_in_a_versions_place_is_not_served(generic, recommender, store, tmp_path):
+    """The store's digest is what counts: the server ends with a message that says so."""
+    path = pathlib.Path(publish(store, generic, "small").path)
+    path.rename(path.with_name("gone"))
+    shutil.copytree(recommender, path)
+    env = os.environ | {"TRADEWIND_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", COMMAND, "serve", "small@1", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "digest" in done.stderr

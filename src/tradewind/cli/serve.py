@@ -67,8 +67,8 @@ def serve(
     )
     with open_store() as store:
         if dry_run:
-            path, version = locate(model, lambda: store)
-            emit({"spec": spec, "path": str(path), "version": version}, output)
+            found = locate(model, lambda: store)
+            emit({"spec": spec, "path": str(found.path), "version": found.version}, output)
             return
 
         def announce(url: str, label: str) -> None:

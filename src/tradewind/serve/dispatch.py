@@ -10,7 +10,7 @@ from tradewind.serve import batching, wire
 from tradewind.serve.admission import Load, Verdict, decide
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import Pool, Worker, WorkerLost
-from tradewind.serve.jobs import Job, Lane, Prepared, Result, collate, split
+from tradewind.serve.jobs import Job, Lane, Prepared, Result, collate, misfit, split
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 
@@ -171,14 +171,15 @@ class Dispatcher:
         finally:
             hung.cancel()
         seconds = self._clock() - start
-        if reply.error is None:
-            lane.profile.observe(rows, seconds)
-            lane.measured_s = start + seconds
-        else:
-            self._fail(lane, batch, reply.error)
+        error = reply.error or misfit(batch, reply)
+        if error is not None:
+            self._fail(lane, batch, error)
+            self._released(worker)
+            return
+        lane.profile.observe(rows, seconds)
+        lane.measured_s = start + seconds
         self._released(worker)  # the worker runs its next batch while this one's answers are written
-        if reply.error is None:
-            self._settle(lane, batch, reply, body, start, seconds)
+        self._settle(lane, batch, reply, body, start, seconds)
 
     def _released(self, worker: Worker) -> None:
         del self._busy[worker]

@@ -108,6 +108,15 @@ def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Bu
     return wire.Call(program, tuple(specs)), buffers
 
 
+def misfit(batch: Sequence[Job], reply: wire.Reply) -> str | None:
+    """Say which output has not as many rows as the batch, so that nobody gets another's; None when all do."""
+    rows = sum(job.rows for job in batch)
+    for spec in reply.tensors if len(batch) > 1 else ():
+        if spec.shape[:1] != (rows,):
+            return f"output {spec.name!r} has shape {list(spec.shape)} for a batch of {rows} rows"
+    return None
+
+
 def split(batch: Sequence[Job], reply: wire.Reply, body: bytes) -> list[dict[str, Tensor]]:
     """Cut each output along its first dimension, as many rows as each request sent."""
     results: list[dict[str, Tensor]] = [{} for _ in batch]

@@ -7,13 +7,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
 
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
+from tradewind.scale.runtime import raise_open_files
 from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.app import App
 from tradewind.serve.execution import WorkerOptions
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 OnReady = Callable[[str, Replica], None]
+MAX_CONNECTIONS = 16_384
+"""Open files that are asked of the system, where its own limit is lower."""
 LINGER_S = 0.5
 """Seconds that new connections are still answered after SIGTERM, for balancers that have not noticed yet."""
 DRAIN_S = 30.0
@@ -36,15 +39,23 @@ def _nobody(url: str, replica: Replica) -> None:
     """Nobody wants to know the URL."""
 
 
-def locate(model: str, store: "Callable[[], Store]") -> tuple[pathlib.Path, str]:
-    """Return the package folder and version of a reference, or of a folder given by path."""
+class Located(NamedTuple):
+    """The package to serve, and what the store says its digest is; "" for a folder named by its path."""
+
+    path: pathlib.Path
+    version: str
+    digest: str = ""
+
+
+def locate(model: str, store: "Callable[[], Store]") -> Located:
+    """Return where the package of a reference is, or of a folder given by its path."""
     path = pathlib.Path(model)
     if (path / MANIFEST).is_file():
-        return path.resolve(), "1"
+        return Located(path.resolve(), "1")
     if "/" in model:
         raise SpecError(f"{model}: there is no package folder here (no {MANIFEST})")
     found = store().model_version(model)
-    return pathlib.Path(found.path), str(found.version)
+    return Located(pathlib.Path(found.path), str(found.version), found.digest)
 
 
 def serve(
@@ -61,11 +72,14 @@ def serve(
     Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded.
     """
     _log_to_stderr()
-    path, version = locate(spec.model, lambda: store)
+    raise_open_files(MAX_CONNECTIONS)
+    package = locate(spec.model, lambda: store)
     threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)
-    options = WorkerOptions(str(path), spec.max_batch, spec.candidates, index, threads)
+    options = WorkerOptions(
+        str(package.path), spec.max_batch, spec.candidates, index, threads, package.digest
+    )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(spec, options, version, num_spares, access_log, on_ready))
+        runner.run(_serve(spec, options, package.version, num_spares, access_log, on_ready))
 
 
 async def _serve(

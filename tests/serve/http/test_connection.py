@@ -84,6 +84,27 @@ def test_a_body_over_the_limit_is_refused_before_it_has_come(data):
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    "piece", [b"1\r\nx\r\n", b"0\r\n" + b"x-trailer: y\r\n" * 1000, b"1;ext=" + b"e" * 5000 + b"\r\nx\r\n"]
+)
+def test_a_request_that_is_large_in_another_way_than_by_its_body_is_refused(piece):
+    """Tiny chunks, trailers and chunk extensions on end: what is kept is bounded, and so is what is read."""
+
+    async def scenario():
+        async with served(max_body_bytes=1000, read_s=20.0) as serving:
+            client = await serving.send(
+                b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" + piece
+            )
+            answer = asyncio.ensure_future(client.answer())
+            more = piece.partition(b"0\r\n")[2] or piece
+            while not answer.done():
+                client.send(more)
+                await asyncio.wait([answer], timeout=0)
+            assert answer.result()[0] in (400, 413)
+
+    run(scenario())
+
+
 def test_a_client_that_sends_all_of_a_body_too_large_still_reads_why():
     """What comes after the refusal is read and dropped: the answer is not lost in a reset."""
 

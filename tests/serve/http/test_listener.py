@@ -63,6 +63,25 @@ def test_what_has_arrived_when_draining_begins_is_answered():
     run(scenario())
 
 
+def test_a_connection_opened_just_before_draining_may_still_ask():
+    """What it was opened for comes a moment later and is answered; one that asks nothing is closed soon."""
+
+    async def scenario():
+        async with served() as serving:
+            asking, silent = await serving.connect(), await serving.connect()
+            while serving.listener.num_connections < 2:
+                await asyncio.sleep(0)
+            draining = asyncio.ensure_future(serving.listener.drain(20.0))
+            await asyncio.sleep(0)
+            asking.send(post(b"now"))
+            assert (await asking.answer())[::2] == (200, b"now")
+            assert await silent.rest() == b""
+            await asking.close()
+            await draining
+
+    run(scenario())
+
+
 def test_draining_ends_when_its_time_is_up():
     """A request that is never answered does not hold the process."""
 

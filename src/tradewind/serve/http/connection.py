@@ -15,8 +15,12 @@ from tradewind.serve.http.arrival import arrived_s
 from tradewind.serve.http.message import Request, Response, failure
 
 MAX_HEAD_BYTES = 1 << 16
-MAX_BEHIND = 16
+MAX_BYTES_PER_BYTE = 8
+"""Bytes that may be sent for each byte of body: chunks of one byte cost five more, honest ones next to nothing."""
+MAX_BEHIND = 2
 """Requests that one connection may send ahead of its answers before it is read no further."""
+FIRST_REQUEST_S = 0.5
+"""How long a connection that is new when draining begins may take to send what it was opened for."""
 LINGER_S = 2.0
 """How long what a client still sends after its last answer is read and dropped: a reset could cost it that answer."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -77,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._socket: socket.socket
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
+        self._bytes = 0
         self._reading: Request | None = None
         """The request whose head is complete and whose body is not."""
         self._chunks: list[bytes] = []
@@ -122,10 +126,9 @@ class Connection(asyncio.Protocol):
             return  # the request was answered as plain HTTP, and the connection ends after it
         except httptools.HttpParserError as error:
             self._end(failure(400, f"not HTTP: {error}"))
-        if self._begun and self._reading is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._end(failure(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes"))
+        if self._begun:
+            self._bytes += len(data)
+            self._refuse_excess()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -139,7 +142,7 @@ class Connection(asyncio.Protocol):
     # What the parser says.
 
     def on_message_begin(self) -> None:
-        self._url, self._headers, self._head_bytes = b"", {}, 0
+        self._url, self._headers, self._bytes = b"", {}, 0
         self._chunks, self._body_bytes = [], 0
         self._begun = True
         self._rest()
@@ -148,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is not None:
+            return  # a trailer, which nothing here has a use for
         name = name.lower()
         known = self._headers.get(name)
         self._headers[name] = value if known is None else known + b", " + value
@@ -187,7 +192,9 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Answer what was asked, then close; a connection that waits for its next request closes at once."""
-        if not self._busy and not self._begun:
+        if not self._served and not self._begun:
+            self.expires_s = min(self.expires_s, time.monotonic() + FIRST_REQUEST_S)
+        elif not self._busy and not self._begun:
             self._transport.close()
 
     def abort(self) -> None:
@@ -213,6 +220,13 @@ class Connection(asyncio.Protocol):
         else:
             seconds = limits.keep_alive_s if self._served and not self._begun else limits.read_s
         self.expires_s = time.monotonic() + seconds
+
+    def _refuse_excess(self) -> None:
+        """End a request that is large in another way than by its body: a head, chunk frames or trailers on end."""
+        if self._reading is None and self._bytes > MAX_HEAD_BYTES:
+            self._end(failure(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes"))
+        elif self._bytes > MAX_HEAD_BYTES + MAX_BYTES_PER_BYTE * self._shared.limits.max_body_bytes:
+            self._refuse_size()
 
     def _refuse_size(self) -> None:
         self._chunks = []

@@ -8,7 +8,7 @@ import time
 
 from tradewind.serve.http.connection import App, Connection, Limits, Shared
 
-SWEEP_S = 1.0
+SWEEP_S = 0.25
 BACKLOG = 2048
 
 
