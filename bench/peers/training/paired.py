@@ -14,7 +14,7 @@ import json
 import os
 import pstats
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -60,22 +60,30 @@ def timed(batches: Iterator[torch.Tensor], step: Callable[[torch.Tensor], None],
 
 
 def profiled(looped: Contender, steps: int, out: Path) -> None:
-    """What asking the loop for a batch costs: by the clock, and then function by function."""
+    """What asking the loop for a batch costs: by the clock, in CPU time, and function by function."""
     batches, profile, spent = looped.looped(), cProfile.Profile(), []
     for number in range(2 * steps):
         watch = profile if number >= steps else contextlib.nullcontext()
-        started = time.perf_counter()
+        began_s, burnt_s = time.perf_counter(), time.process_time()
         with watch:
             batch = next(batches)
-        spent.append(time.perf_counter() - started)
+        spent.append((time.perf_counter() - began_s, time.process_time() - burnt_s))
         looped.step(batch)
-    by_clock = sorted(1e6 * seconds for seconds in spent[steps // 10 : steps])
-    tail = [f"{100 * share:.0f}%: {by_clock[int(share * len(by_clock))]:.0f} us" for share in (0.1, 0.5, 0.9)]
+    wall_s, cpu_s = zip(*spent[steps // 10 : steps], strict=True)
     text = io.StringIO()
-    text.write(f"a batch asked of the loop, what it does between two steps included: {', '.join(tail)}\n")
+    text.write("asking the loop for a batch, with what it does between two steps:\n")
+    text.write(f"  by the clock {told(wall_s)}\n  CPU time     {told(cpu_s)}\n")
     text.write(f"the same {steps} times under cProfile, which makes it slower:\n")
     pstats.Stats(profile, stream=text).sort_stats("cumulative").print_stats(30)
     out.write_text(text.getvalue())
+
+
+def told(seconds: Sequence[float]) -> str:
+    """A distribution in a line."""
+    sorted_us = sorted(1e6 * each for each in seconds)
+    return ", ".join(
+        f"{share:.0%}: {sorted_us[int(share * len(sorted_us))]:.0f} us" for share in (0.1, 0.5, 0.9)
+    )
 
 
 def main() -> None:
