@@ -15,6 +15,7 @@ from tradewind.train.checkpoint import image, sums
 from tradewind.train.checkpoint.copying import copy_all, threads_for
 from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.loaded import Loaded
+from tradewind.train.checkpoint.mapped import Checking
 from tradewind.train.checkpoint.parts import Worker
 from tradewind.train.checkpoint.recall import Recall
 from tradewind.train.checkpoint.restore import restore
@@ -77,6 +78,7 @@ class Memory:
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
         self._num_staged = 0
         self._loaded: int | None = None
+        self._checking: Checking | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
 
@@ -87,6 +89,7 @@ class Memory:
         same and later numbers that were staged before are forgotten: training did not go on from them.
         Raises a TradewindError when the file system has no room, or the state cannot be stored.
         """
+        self.check()
         self._calm.clear()
         try:
             with torch.no_grad():
@@ -223,13 +226,28 @@ class Memory:
         read and change; but they keep the image's memory while they live, so copy what is to live long.
         What was cut over the workers comes as `Rows` again, and DTensors on `mesh` (whole tensors
         without one). Raises IntegrityError when the step is not here, or not as it was staged.
+
+        A large image is verified in other threads while its content is put to use; `check` waits for
+        them, and so does the next `stage`: nothing is staged that came from damaged memory.
         """
         images = self._sets().get(step)
         if images is None:
             raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
-        loaded = restore(images, self.worker, mesh)
+        loaded, self._checking = restore(images, self.worker, mesh)
+        if sum(size for _, header in images for _, _, size in header.files) <= _SEALED_AT_ONCE:
+            self.check()
         self._loaded = step
         return loaded
+
+    def check(self) -> None:
+        """Wait until what was loaded is verified: every worker its share of the host's images.
+
+        Raises IntegrityError, on the worker whose share it is, when an image is damaged. Its step is
+        not offered again, so whoever loads next gets the step before.
+        """
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.finish()
 
     def pin(self, step: int) -> Staged:
         """Keep this worker's image of a step until `release`."""
