@@ -254,6 +254,7 @@ def test_what_was_loaded_stays_as_it_was(shm: Path) -> None:
     for step in range(2, 8):
         stage(memories, step)
     assert float(held[0, 0]) == 1
+    assert len(list(shm.iterdir())) <= 6
     newest = memories[0].load(7).shared["model"]["weight"]
     newest.zero_()
     assert weight(memories[1], 7) == 7
@@ -400,6 +401,7 @@ while True:
     newest.add(step)
     after.stage(4, states.shared(4), states.own(0))
     assert after.steps()[-1] == 4
+    after.close()
     shutil.rmtree(root)
     if not killed:
         break

@@ -1,5 +1,6 @@
 """Committed state in shared memory: it outlives the worker, and the next one starts from it."""
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -138,7 +139,13 @@ class Memory:
             for slot in free:
                 if slot not in before:
                     slot.blank()
-        return min(free, key=_age) if free else self._new_slot(size)
+        for slot in sorted(free, key=_age):
+            if not slot.is_read():
+                return slot
+            self._slots.remove(slot)
+            self._targets.pop(slot, None)
+            slot.discard()
+        return self._new_slot(size)
 
     def _is_before(self, header: image.Header | None, step: int) -> bool:
         """Whether training came to `step` through this image: it is what to start from until that is staged."""
@@ -149,25 +156,32 @@ class Memory:
 
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
-        slot = pending.result() if pending else self._make_slot(len(self._slots), size)
+        slot = pending.result() if pending else self._make_slot(self._unused(), size)
         self._slots.append(slot)
         return slot
 
-    def _make_slot(self, index: int, size: int) -> Slot:
-        slot = Slot(self.folder / f"local{self.worker.local_rank}-{index}{image.SUFFIX}")
+    @staticmethod
+    def _make_slot(path: Path, size: int) -> Slot:
+        slot = Slot(path)
         slot.begin(size)
         slot.touch()
         return slot
 
-    def _reserve(self) -> None:
+    def _unused(self) -> Path:
+        taken = {slot.path for slot in self._slots}
+        names = (f"local{self.worker.local_rank}-{index}{image.SUFFIX}" for index in itertools.count())
+        return next(self.folder / name for name in names if self.folder / name not in taken)
+
+    def _reserve(self, size: int, more: int = 0) -> None:
         """Get the memory of the next slot while training goes on: the kernel takes long to give it."""
-        needed = 2 + sum(slot.pins > 0 for slot in self._slots)
-        if self._spare is None and len(self._slots) < needed and self._layout is not None:
-            index, size = len(self._slots), self._layout.size
-            self._spare = self._making.submit(self._make_slot, index, size)
+        needed = 2 + more + sum(slot.pins > 0 for slot in self._slots)
+        if self._spare is None and len(self._slots) < needed:
+            self._spare = self._making.submit(self._make_slot, self._unused(), size)
 
     def _after_stage(self, slot: Slot, header: image.Header) -> None:
-        self._reserve()
+        # What is being read will not be overwritten: soon there must be another slot.
+        read = self._loaded is not None and any(other.is_read() for other in self._slots)
+        self._reserve(slot.size, more=int(read))
         if sum(size for _, _, size in header.files) <= _SEALED_AT_ONCE:
             found = [sums.of_chunk(slot.view[start:stop]) for start, stop in image.chunk_spans(header)]
             image.write_seal(slot.view, header, found)
@@ -257,7 +271,7 @@ class Memory:
             if slot is None or slot.header is None:
                 raise TradewindError(f"step {step} is not staged in {self.folder}: stage it first")
             slot.pins += 1
-        self._reserve()
+        self._reserve(slot.size)
         return Staged(slot.header, slot.view, slot)
 
     def release(self, staged: Staged) -> None:
