@@ -1,6 +1,7 @@
-"""What tests of the state tiers share."""
+"""What several tests of training need."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,9 @@ import pytest
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, as in practice, empty again afterwards."""
-    shm = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    yield shm
-    for path in shm.glob("*") if shm.exists() else []:
-        path.unlink()
-    if shm.exists():
-        shm.rmdir()
+def shm(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, as in practice, gone afterwards."""
+    folder = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
