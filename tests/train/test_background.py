@@ -1,10 +1,8 @@
 """Writing staged images in the background: what is committed, what is skipped, and who hears of errors."""
 
 import mmap
-import os
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +44,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, empty again afterwards."""
-    shm = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    yield shm
-    for path in shm.glob("*") if shm.exists() else []:
-        path.unlink()
-    if shm.exists():
-        shm.rmdir()
-
-
-def memory_of(folder: Path, peers: Peers | None = None) -> Memory:
+def memory_of(shm: Path, peers: Peers | None = None) -> Memory:
     """The memory of one worker."""
     rank, world = (peers.rank, peers.world) if peers else (0, 1)
-    return Memory(folder, rank=rank, world=world, local_rank=rank, local_world=world)
+    return Memory(shm, rank=rank, world=world, local_rank=rank, local_world=world)
 
 
 def big(step: int) -> dict[str, Any]:
@@ -68,9 +55,9 @@ def big(step: int) -> dict[str, Any]:
     return {"table": torch.full((2000, 1000), float(step)), "layers": [torch.full((333,), step)] * 3}
 
 
-def test_what_is_started_becomes_durable(folder: Path, tmp_path: Path) -> None:
+def test_what_is_started_becomes_durable(shm: Path, tmp_path: Path) -> None:
     """A started step is written as `save` would have written it, while the next is staged."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory)
     memory.stage(1, big(1), states.own(0))
     assert saver.start(1)
@@ -88,9 +75,9 @@ def test_what_is_started_becomes_durable(folder: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (saved.folder / path.name).read_bytes()
 
 
-def test_saves_that_come_too_fast_are_skipped(folder: Path, tmp_path: Path, disk: Disk) -> None:
+def test_saves_that_come_too_fast_are_skipped(shm: Path, tmp_path: Path, disk: Disk) -> None:
     """While one checkpoint is being written others are skipped, not queued, and staging goes on."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory)
     disk.open.clear()
     memory.stage(1, big(1), {})
@@ -100,7 +87,7 @@ def test_saves_that_come_too_fast_are_skipped(folder: Path, tmp_path: Path, disk
         memory.stage(step, big(step), {})
         assert not saver.start(step)
         assert saver.poll() == []
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(shm.iterdir())) == 3
     disk.open.set()
     assert [saved.step for saved in saver.wait()] == [1]
     assert saver.skipped == 5
@@ -110,9 +97,9 @@ def test_saves_that_come_too_fast_are_skipped(folder: Path, tmp_path: Path, disk
     assert float(checkpoint.load(tmp_path / "step-000000000001").shared["table"].unique()) == 1
 
 
-def test_a_failed_write_is_raised_on_the_training_thread(folder: Path, tmp_path: Path, disk: Disk) -> None:
+def test_a_failed_write_is_raised_on_the_training_thread(shm: Path, tmp_path: Path, disk: Disk) -> None:
     """The next call after a failure raises it, once, and later saves work."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory)
     disk.fail_next = 1
     memory.stage(1, big(1), {})
@@ -127,9 +114,9 @@ def test_a_failed_write_is_raised_on_the_training_thread(folder: Path, tmp_path:
         saver.poll()
 
 
-def test_a_step_that_is_not_staged_cannot_be_started(folder: Path, tmp_path: Path) -> None:
+def test_a_step_that_is_not_staged_cannot_be_started(shm: Path, tmp_path: Path) -> None:
     """Starting what memory does not hold is refused by the step."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory)
     memory.stage(1, big(1), {})
     with pytest.raises(TradewindError, match="step 2 is not staged"):
@@ -137,9 +124,9 @@ def test_a_step_that_is_not_staged_cannot_be_started(folder: Path, tmp_path: Pat
     saver.close()
 
 
-def test_old_checkpoints_are_dropped_behind_training(folder: Path, tmp_path: Path) -> None:
+def test_old_checkpoints_are_dropped_behind_training(shm: Path, tmp_path: Path) -> None:
     """With `keep` the newest so many stay."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory, keep=2)
     for step in range(1, 6):
         memory.stage(step, states.shared(step), {})
@@ -148,9 +135,9 @@ def test_old_checkpoints_are_dropped_behind_training(folder: Path, tmp_path: Pat
     assert checkpoint.steps(tmp_path) == [4, 5]
 
 
-def test_resting_ends_when_somebody_waits(folder: Path, tmp_path: Path) -> None:
+def test_resting_ends_when_somebody_waits(shm: Path, tmp_path: Path) -> None:
     """A saver that may work a millionth of the time finishes at once when it is waited for."""
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory, share=1e-6)
     memory.stage(1, big(1), {})
     assert saver.start(1)
@@ -159,11 +146,11 @@ def test_resting_ends_when_somebody_waits(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_workers_commit_together(world: int, folder: Path, tmp_path: Path) -> None:
+def test_workers_commit_together(world: int, shm: Path, tmp_path: Path) -> None:
     """Each worker writes its part from its own memory; every one learns of the commit."""
 
     def work(peers: Peers) -> list[list[int]]:
-        memory = memory_of(folder, peers)
+        memory = memory_of(shm, peers)
         saver = Saver(tmp_path, memory, peers=peers)
         seen = []
         for step in (1, 2, 3):
@@ -181,15 +168,13 @@ def test_workers_commit_together(world: int, folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_workers_that_finish_at_different_times_stay_together(
-    seed: int, folder: Path, tmp_path: Path
-) -> None:
+def test_workers_that_finish_at_different_times_stay_together(seed: int, shm: Path, tmp_path: Path) -> None:
     """Whoever skips, starts and waits when, every checkpoint is whole and nobody waits forever."""
     lockstep, accepted = threading.Barrier(3), [0, 0, 0]
 
     def work(peers: Peers) -> tuple[list[int], int]:
         chosen, calls = random.Random(seed * 10 + peers.rank), random.Random(seed)
-        memory = memory_of(folder, peers)
+        memory = memory_of(shm, peers)
         saver = Saver(tmp_path, memory, peers=peers)
         saved, pause = [], threading.Event()
         for step in range(1, 30):
@@ -220,7 +205,7 @@ def test_workers_that_finish_at_different_times_stay_together(
 
 
 def test_one_worker_that_cannot_write_is_heard_by_all(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When one worker's disk fails nothing is committed, and every worker gets the reason."""
     write = background.write_image
@@ -233,7 +218,7 @@ def test_one_worker_that_cannot_write_is_heard_by_all(
     monkeypatch.setattr(background, "write_image", on_rank_1)
 
     def work(peers: Peers) -> str:
-        memory = memory_of(folder, peers)
+        memory = memory_of(shm, peers)
         saver = Saver(tmp_path, memory, peers=peers)
         memory.stage(1, big(1), {})
         with pytest.raises(TradewindError) as error:
@@ -246,14 +231,14 @@ def test_one_worker_that_cannot_write_is_heard_by_all(
     assert checkpoint.steps(tmp_path) == []
 
 
-def test_a_saver_without_its_peers_says_so(folder: Path, tmp_path: Path) -> None:
+def test_a_saver_without_its_peers_says_so(shm: Path, tmp_path: Path) -> None:
     """When the others are gone the thread ends, and the training thread is told instead of waiting."""
 
     class Alone(Peers):
         def gather(self, message: Any) -> list[Any]:
             raise RuntimeError("connection closed by peer")
 
-    memory = memory_of(folder)
+    memory = memory_of(shm)
     saver = Saver(tmp_path, memory, peers=Alone())
     memory.stage(1, big(1), {})
     saver.start(1)

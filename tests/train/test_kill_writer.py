@@ -1,10 +1,7 @@
 """SIGKILL at every line of the code that writes a checkpoint."""
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,15 +69,6 @@ while True:
     line += 1
 print(line, sorted(newest))
 """
-
-
-@pytest.fixture
-def shm(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, gone afterwards."""
-    folder = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow

@@ -1,11 +1,9 @@
 """State in shared memory: what was staged comes back, whatever dies, and nothing torn is offered."""
 
-import os
 import random
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from tradewind.train.checkpoint import Memory, Rows
 from tradewind.train.checkpoint.image import SUFFIX, Header
 
 
-def host(folder: Path, world: int = 2, generation: int = 0) -> list[Memory]:
+def host(shm: Path, world: int = 2, generation: int = 0) -> list[Memory]:
     """The memories of all workers of a world on one host."""
     return [
-        Memory(folder, rank=rank, world=world, local_rank=rank, local_world=world, generation=generation)
+        Memory(shm, rank=rank, world=world, local_rank=rank, local_world=world, generation=generation)
         for rank in range(world)
     ]
 
@@ -47,24 +45,13 @@ def big(step: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, as in practice, empty again afterwards."""
-    shm = Path("/dev/shm", f"tradewind-test-{os.getpid()}-{tmp_path.name}")
-    yield shm
-    for path in shm.glob("*") if shm.exists() else []:
-        path.unlink()
-    if shm.exists():
-        shm.rmdir()
-
-
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_what_was_staged_comes_back_to_every_worker(world: int, folder: Path) -> None:
+def test_what_was_staged_comes_back_to_every_worker(world: int, shm: Path) -> None:
     """A process that starts anew finds the newest steps, the shared state whole, and its own."""
-    memories = host(folder, world)
+    memories = host(shm, world)
     for step in (1, 2, 3):
         stage(memories, step)
-    memories = host(folder, world)
+    memories = host(shm, world)
     for rank, memory in enumerate(memories):
         assert memory.steps() == [2, 3]
         loaded = memory.load(3)
@@ -77,9 +64,9 @@ def test_what_was_staged_comes_back_to_every_worker(world: int, folder: Path) ->
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_the_workers_of_a_host_divide_the_bytes(world: int, folder: Path) -> None:
+def test_the_workers_of_a_host_divide_the_bytes(world: int, shm: Path) -> None:
     """Each copies about its share of what all hold alike, of one huge tensor too, and together all."""
-    memories = host(folder, world)
+    memories = host(shm, world)
     for memory in memories:
         memory.stage(1, big(1), {})
     total = sum(tensor.nbytes for tensor in big(1).values())
@@ -90,9 +77,9 @@ def test_the_workers_of_a_host_divide_the_bytes(world: int, folder: Path) -> Non
     assert all(torch.equal(loaded[name], tensor) for name, tensor in big(1).items())
 
 
-def test_hosts_are_whole_each_for_itself(folder: Path) -> None:
+def test_hosts_are_whole_each_for_itself(shm: Path) -> None:
     """On two hosts of two workers each host's folder alone has everything but the others' own."""
-    here, there = folder / "a", folder / "b"
+    here, there = shm / "a", shm / "b"
     for rank in range(4):
         place = {"rank": rank, "world": 4, "local_rank": rank % 2, "local_world": 2}
         Memory(here if rank < 2 else there, **place).stage(1, big(1), states.own(rank))  # type: ignore[arg-type]
@@ -108,9 +95,9 @@ def test_hosts_are_whole_each_for_itself(folder: Path) -> None:
         path.rmdir()
 
 
-def test_a_step_that_one_worker_lacks_is_not_offered(folder: Path) -> None:
+def test_a_step_that_one_worker_lacks_is_not_offered(shm: Path) -> None:
     """Workers may be a step apart: the newest step that all have staged is the newest."""
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 1)
     stage(memories, 2)
     stage(memories[:1], 3)
@@ -121,12 +108,12 @@ def test_a_step_that_one_worker_lacks_is_not_offered(folder: Path) -> None:
     assert memories[1].steps() == [2, 3]
 
 
-def test_training_goes_on_from_an_earlier_step(folder: Path) -> None:
+def test_training_goes_on_from_an_earlier_step(shm: Path) -> None:
     """What was staged beyond the step that training went back to is forgotten, on disk and off."""
-    memories = host(folder)
+    memories = host(shm)
     for step in (7, 8):
         stage(memories, step)
-    memories = host(folder, generation=1)
+    memories = host(shm, generation=1)
     stage(memories, 8, value=80)
     assert memories[0].steps() == [7, 8]
     assert weight(memories[0], 8) == 80
@@ -134,23 +121,23 @@ def test_training_goes_on_from_an_earlier_step(folder: Path) -> None:
     assert memories[0].steps() == [3]
 
 
-def test_the_step_resumed_from_outlives_the_next_stage(folder: Path) -> None:
+def test_the_step_resumed_from_outlives_the_next_stage(shm: Path) -> None:
     """When only one worker had the newest step, staging it again keeps the one before until it is done."""
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 1)
     stage(memories, 2)
     stage(memories[:1], 3)
-    memories = host(folder, generation=1)
+    memories = host(shm, generation=1)
     stage(memories[:1], 3)
     assert memories[1].steps() == [2]
 
 
-def test_the_step_resumed_from_may_be_staged_again(folder: Path) -> None:
+def test_the_step_resumed_from_may_be_staged_again(shm: Path) -> None:
     """Staging the very step that was loaded does not give up what was loaded before it is done."""
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 1)
     stage(memories, 2)
-    memories = host(folder, generation=1)
+    memories = host(shm, generation=1)
     for memory in memories:
         memory.load(2)
     stage(memories[:1], 2)
@@ -160,13 +147,13 @@ def test_the_step_resumed_from_may_be_staged_again(folder: Path) -> None:
     assert memories[0].steps() == [2, 3]
 
 
-def test_generations_do_not_mix(folder: Path) -> None:
+def test_generations_do_not_mix(shm: Path) -> None:
     """A step half staged by one start of the workers and half by the next is no step."""
-    first = host(folder)
+    first = host(shm)
     stage(first, 1)
     stage(first, 2)
     stage(first[:1], 3)
-    stage(host(folder, generation=1)[1:], 3)
+    stage(host(shm, generation=1)[1:], 3)
     assert first[0].steps() == [2]
 
 
@@ -177,23 +164,28 @@ def meaning(header: Header) -> list[range]:
 
 
 @pytest.mark.parametrize("make", [states.shared, big], ids=["small", "big"])
-def test_no_damaged_byte_is_loaded(make: Any, folder: Path) -> None:
+def test_no_damaged_byte_is_loaded(make: Any, shm: Path) -> None:
     """Wherever a sealed image is flipped, it is refused, or what is loaded is as it was staged."""
-    memory = Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
     memory.stage(1, make(1), {"some": "text"})
     memory.settle()
-    path = folder / f"local0-0{SUFFIX}"
-    chosen, refused, seal_flips = random.Random(0), 0, 0
+    path = shm / f"local0-0{SUFFIX}"
+    whole, chosen, refused, seal_flips = path.read_bytes(), random.Random(0), 0, 0
     for part in meaning(memory.pin(1).header):
         for at in chosen.sample(part, min(len(part), 30)):
             flip = chosen.randrange(1, 256)
             change(path, at, flip)
             try:
-                assert str(memory.load(1).shared) == str(make(1)), at
+                loaded = memory.load(1)
+                memory.check()
+                assert str(loaded.shared) == str(make(1)), at
                 seal_flips += 1
             except IntegrityError:
                 refused += 1
             change(path, at, flip)
+            if memory.steps() != [1]:  # refused for good
+                with path.open("r+b") as file:
+                    file.write(whole)
     assert seal_flips == 16
     assert refused > 100
     memory.load(1)
@@ -208,35 +200,69 @@ def change(path: Path, at: int, flip: int) -> None:
         file.write(bytes([was ^ flip]))
 
 
-def test_damage_is_named(folder: Path) -> None:
+def test_damage_is_named(shm: Path) -> None:
     """A flipped byte in a tensor is refused with the image and the file in it."""
-    memory = Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
     memory.stage(1, big(1), {})
     memory.settle()
     name, at, size = memory.pin(1).header.files[2]
     assert name == "shared-00000-of-00001.safetensors"
-    change(folder / f"local0-0{SUFFIX}", at + size - 1, 1)
+    change(shm / f"local0-0{SUFFIX}", at + size - 1, 1)
+    memory.load(1)
     with pytest.raises(IntegrityError, match=rf"local0-0.*is damaged: {name}"):
-        memory.load(1)
+        memory.stage(2, big(2), {})
+    assert memory.steps() == []
 
 
-def test_what_was_loaded_stays_as_it_was(folder: Path) -> None:
+def test_the_workers_verify_together(shm: Path) -> None:
+    """Damage in one worker's image is found by the worker whose share it is, and the step before is next."""
+    for step in (1, 2):
+        for memory in host(shm):
+            memory.stage(step, big(step), {})
+            memory.settle()
+    before, after = host(shm), host(shm, generation=1)
+    _, at, size = before[1].pin(2).header.files[2]
+    path = next(slot.path for slot in before[1]._slots if slot.header and slot.header.step == 2)
+    change(path, at + size - 1, 1)
+    for memory in after:
+        assert memory.load(2).step == 2
+    after[0].check()
+    with pytest.raises(IntegrityError, match="local1-"):
+        after[1].check()
+    assert after[0].steps() == [1]
+    assert float(after[0].load(1).shared["bias"][0]) == 1
+
+
+def test_changing_what_was_loaded_is_no_damage(shm: Path) -> None:
+    """Verification looks at what was staged, not at what the process has made of it meanwhile."""
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
+    memory.stage(1, big(1), {})
+    memory.settle()
+    for tensor in memory.load(1).shared.values():
+        tensor.zero_()
+    memory.check()
+    memory.load(1)
+    memory.check()
+
+
+def test_what_was_loaded_stays_as_it_was(shm: Path) -> None:
     """Staging goes on under loaded tensors, and changing them changes nothing staged."""
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 1)
     loaded = memories[0].load(1)
     held = loaded.shared["model"]["weight"]
     for step in range(2, 8):
         stage(memories, step)
     assert float(held[0, 0]) == 1
+    assert len(list(shm.iterdir())) <= 6
     newest = memories[0].load(7).shared["model"]["weight"]
     newest.zero_()
     assert weight(memories[1], 7) == 7
 
 
-def test_a_pinned_image_is_not_overwritten(folder: Path) -> None:
+def test_a_pinned_image_is_not_overwritten(shm: Path) -> None:
     """While an image is being written to disk, staging goes on and still keeps the step before."""
-    memory = Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
     memory.stage(1, big(1), {})
     memory.stage(2, big(2), {})
     pinned = memory.pin(2)
@@ -255,9 +281,9 @@ def test_a_pinned_image_is_not_overwritten(folder: Path) -> None:
         memory.pin(2)
 
 
-def test_state_may_change_its_form(folder: Path) -> None:
+def test_state_may_change_its_form(shm: Path) -> None:
     """Tensors may grow, come and go, and change their type or memory between two stages."""
-    memory = Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
     grown = [
         {"a": torch.zeros(3)},
         {"a": torch.ones(3)},
@@ -272,16 +298,16 @@ def test_state_may_change_its_form(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3), (4, 2)])
-def test_another_number_of_workers_takes_over(before: int, after: int, folder: Path) -> None:
+def test_another_number_of_workers_takes_over(before: int, after: int, shm: Path) -> None:
     """State staged by N workers of a host is loaded by M, tables cut over the workers included."""
     table = torch.arange(70.0).reshape(10, 7)
-    for memory in host(folder, before):
+    for memory in host(shm, before):
         rank = memory.worker.rank
         start, stop = rank * 10 // before, (rank + 1) * 10 // before
         shared = {"rows": Rows(table[start:stop], start, 10), **big(1)}
         memory.stage(1, shared, states.own(rank))
     tables = []
-    for memory in host(folder, after):
+    for memory in host(shm, after):
         loaded = memory.load(1)
         assert loaded.own["rank"] == (memory.worker.rank if memory.worker.rank < before else 0)
         assert torch.equal(loaded.shared["wide"], big(1)["wide"])
@@ -290,21 +316,21 @@ def test_another_number_of_workers_takes_over(before: int, after: int, folder: P
     assert [rows.start for rows in tables] == [min(10, -(-10 // after) * rank) for rank in range(after)]
 
 
-def test_what_a_larger_world_left_is_freed(folder: Path) -> None:
+def test_what_a_larger_world_left_is_freed(shm: Path) -> None:
     """After a shrink the images of workers that are no more go, once nobody may need them."""
-    for memory in host(folder, 3):
+    for memory in host(shm, 3):
         memory.stage(1, states.shared(1), {})
-    memories = host(folder, 2, generation=1)
+    memories = host(shm, 2, generation=1)
     stage(memories, 2)
     assert memories[0].steps() == [1, 2]
     stage(memories, 3)
-    assert sorted(path.name[:6] for path in folder.iterdir()) == ["local0"] * 2 + ["local1"] * 2
+    assert sorted(path.name[:6] for path in shm.iterdir()) == ["local0"] * 2 + ["local1"] * 2
     assert memories[0].steps() == [2, 3]
 
 
-def test_a_full_file_system_is_an_error_not_a_crash(folder: Path) -> None:
+def test_a_full_file_system_is_an_error_not_a_crash(shm: Path) -> None:
     """When there is no room the worker is told, and what was staged before is still there."""
-    memory = Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+    memory = Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
     memory.stage(1, states.shared(1), {})
     memory.settle()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -319,15 +345,15 @@ def test_a_full_file_system_is_an_error_not_a_crash(folder: Path) -> None:
     assert memory.steps() == [1, 2]
 
 
-def test_clear_removes_all(folder: Path) -> None:
+def test_clear_removes_all(shm: Path) -> None:
     """After `clear` nothing is left, and staging begins anew."""
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 1)
     memories[1].close()
     memories[0].clear()
-    assert list(folder.iterdir()) == []
+    assert list(shm.iterdir()) == []
     assert memories[0].steps() == []
-    memories = host(folder)
+    memories = host(shm)
     stage(memories, 5)
     assert memories[1].steps() == [5]
 
@@ -342,8 +368,8 @@ from tradewind.train.checkpoint import Memory, copying, image, layout, memory, s
 WATCHED = {module.__file__ for module in (copying, image, layout, memory, slot)}
 template, root = Path(sys.argv[1], "template"), Path(sys.argv[1], "root")
 
-def one(folder):
-    return Memory(folder, rank=0, world=1, local_rank=0, local_world=1)
+def one(shm):
+    return Memory(shm, rank=0, world=1, local_rank=0, local_world=1)
 
 def killed_at(line):
     child = os.fork()
@@ -375,6 +401,7 @@ while True:
     newest.add(step)
     after.stage(4, states.shared(4), states.own(0))
     assert after.steps()[-1] == 4
+    after.close()
     shutil.rmtree(root)
     if not killed:
         break
@@ -427,11 +454,11 @@ print("finished", sum(ended), "torn", len(ended) - sum(ended))
 """
 
 
-def script(text: str, folder: Path) -> str:
+def script(text: str, shm: Path) -> str:
     """Run a script that kills processes, and return what it printed."""
     env = workers.environment(0, 1, 0)
     env["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
-    command = [sys.executable, "-c", text, str(folder)]
+    command = [sys.executable, "-c", text, str(shm)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -446,9 +473,8 @@ def test_killed_at_any_line_the_step_before_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_in_mid_copy_the_newest_common_step_is_there(folder: Path) -> None:
+def test_killed_in_mid_copy_the_newest_common_step_is_there(shm: Path) -> None:
     """Two workers in lockstep killed at any instant leave a whole step, at most one behind."""
-    folder.mkdir()
-    words = script(KILLED_IN_COPY, folder).split()
+    words = script(KILLED_IN_COPY, shm).split()
     assert int(words[1]) + int(words[3]) == 25
     assert int(words[3]) > 0

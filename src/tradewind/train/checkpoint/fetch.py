@@ -44,14 +44,17 @@ def _end(wanted: tuple[int, memoryview]) -> int:
     return wanted[0] + len(wanted[1])
 
 
-def fetch(sources: Iterable[Source], *, every: bool = False) -> None:
+def fetch(sources: Iterable[Source], *, every: bool = False, turn: float = 0.0) -> None:
     """Fill all ranges of all sources, from verified chunks only; `every` verifies the other chunks too.
 
-    Raises an IntegrityError that names the file and the bytes in it that are not as they were written.
+    `turn`, from 0 to 1, is where in the work to begin: workers of a host that read the same files begin
+    at different places, and each finds in the page cache what another has read. Raises an IntegrityError that names the file and the bytes in it that are not as they were written.
     """
     opened = [(source, _open(source)) for source in sources]
     try:
         work = [(source, fd, *chunk) for source, fd in opened for chunk in source.chunks(every=every)]
+        begin = int(turn * len(work))
+        work = work[begin:] + work[:begin]
         if sum(stop - start for _, _, start, stop, _ in work) <= sums.CHUNK:
             for chunk in work:
                 _read(*chunk)

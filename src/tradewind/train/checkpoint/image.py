@@ -99,6 +99,13 @@ def peek(path: Path) -> Header | None:
     return read_header(first)
 
 
+def condemn(path: Path, header: Header) -> None:
+    """Make an image invalid, if it is still the same."""
+    if peek(path) == header:
+        with path.open("r+b", buffering=0) as file:
+            file.write(BLANK)
+
+
 def chunk_spans(header: Header) -> Iterator[tuple[int, int]]:
     """First byte in the image and the byte after the last of every chunk of every file, in order."""
     for _, at, size in header.files:

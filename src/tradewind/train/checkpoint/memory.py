@@ -1,5 +1,6 @@
 """Committed state in shared memory: it outlives the worker, and the next one starts from it."""
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from tradewind.train.checkpoint import image, sums
 from tradewind.train.checkpoint.copying import copy_all, threads_for
 from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.loaded import Loaded
+from tradewind.train.checkpoint.mapped import Checking
 from tradewind.train.checkpoint.parts import Worker
 from tradewind.train.checkpoint.recall import Recall
 from tradewind.train.checkpoint.restore import restore
@@ -77,6 +79,7 @@ class Memory:
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
         self._num_staged = 0
         self._loaded: int | None = None
+        self._checking: Checking | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
 
@@ -87,6 +90,7 @@ class Memory:
         same and later numbers that were staged before are forgotten: training did not go on from them.
         Raises a TradewindError when the file system has no room, or the state cannot be stored.
         """
+        self.check()
         self._calm.clear()
         try:
             with torch.no_grad():
@@ -135,7 +139,13 @@ class Memory:
             for slot in free:
                 if slot not in before:
                     slot.blank()
-        return min(free, key=_age) if free else self._new_slot(size)
+        for slot in sorted(free, key=_age):
+            if not slot.is_read():
+                return slot
+            self._slots.remove(slot)
+            self._targets.pop(slot, None)
+            slot.discard()
+        return self._new_slot(size)
 
     def _is_before(self, header: image.Header | None, step: int) -> bool:
         """Whether training came to `step` through this image: it is what to start from until that is staged."""
@@ -146,25 +156,32 @@ class Memory:
 
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
-        slot = pending.result() if pending else self._make_slot(len(self._slots), size)
+        slot = pending.result() if pending else self._make_slot(self._unused(), size)
         self._slots.append(slot)
         return slot
 
-    def _make_slot(self, index: int, size: int) -> Slot:
-        slot = Slot(self.folder / f"local{self.worker.local_rank}-{index}{image.SUFFIX}")
+    @staticmethod
+    def _make_slot(path: Path, size: int) -> Slot:
+        slot = Slot(path)
         slot.begin(size)
         slot.touch()
         return slot
 
-    def _reserve(self) -> None:
+    def _unused(self) -> Path:
+        taken = {slot.path for slot in self._slots}
+        names = (f"local{self.worker.local_rank}-{index}{image.SUFFIX}" for index in itertools.count())
+        return next(self.folder / name for name in names if self.folder / name not in taken)
+
+    def _reserve(self, size: int, more: int = 0) -> None:
         """Get the memory of the next slot while training goes on: the kernel takes long to give it."""
-        needed = 2 + sum(slot.pins > 0 for slot in self._slots)
-        if self._spare is None and len(self._slots) < needed and self._layout is not None:
-            index, size = len(self._slots), self._layout.size
-            self._spare = self._making.submit(self._make_slot, index, size)
+        needed = 2 + more + sum(slot.pins > 0 for slot in self._slots)
+        if self._spare is None and len(self._slots) < needed:
+            self._spare = self._making.submit(self._make_slot, self._unused(), size)
 
     def _after_stage(self, slot: Slot, header: image.Header) -> None:
-        self._reserve()
+        # What is being read will not be overwritten: soon there must be another slot.
+        read = self._loaded is not None and any(other.is_read() for other in self._slots)
+        self._reserve(slot.size, more=int(read))
         if sum(size for _, _, size in header.files) <= _SEALED_AT_ONCE:
             found = [sums.of_chunk(slot.view[start:stop]) for start, stop in image.chunk_spans(header)]
             image.write_seal(slot.view, header, found)
@@ -223,13 +240,28 @@ class Memory:
         read and change; but they keep the image's memory while they live, so copy what is to live long.
         What was cut over the workers comes as `Rows` again, and DTensors on `mesh` (whole tensors
         without one). Raises IntegrityError when the step is not here, or not as it was staged.
+
+        A large image is verified in other threads while its content is put to use; `check` waits for
+        them, and so does the next `stage`: nothing is staged that came from damaged memory.
         """
         images = self._sets().get(step)
         if images is None:
             raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
-        loaded = restore(images, self.worker, mesh)
+        loaded, self._checking = restore(images, self.worker, mesh)
+        if sum(size for _, header in images for _, _, size in header.files) <= _SEALED_AT_ONCE:
+            self.check()
         self._loaded = step
         return loaded
+
+    def check(self) -> None:
+        """Wait until what was loaded is verified: every worker its share of the host's images.
+
+        Raises IntegrityError, on the worker whose share it is, when an image is damaged. Its step is
+        not offered again, so whoever loads next gets the step before.
+        """
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.finish()
 
     def pin(self, step: int) -> Staged:
         """Keep this worker's image of a step until `release`."""
@@ -239,7 +271,7 @@ class Memory:
             if slot is None or slot.header is None:
                 raise TradewindError(f"step {step} is not staged in {self.folder}: stage it first")
             slot.pins += 1
-        self._reserve()
+        self._reserve(slot.size)
         return Staged(slot.header, slot.view, slot)
 
     def release(self, staged: Staged) -> None:

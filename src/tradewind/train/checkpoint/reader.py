@@ -96,7 +96,7 @@ def load(
         (want, files.ask(want, shared.get(want.name, []))) for want in wanted(tree, _pieces(shared), reader)
     ]
     own_values = {name: files.ask(_whole(name, found), found) for name, found in own.items()}
-    fetch(files.sources.values(), every=others)
+    fetch(files.sources.values(), every=others, turn=rank % reader.world / reader.world)
     return Loaded(
         step=files.manifest.step,
         world=saved,

@@ -70,6 +70,15 @@ class Slot:
         self.header = header
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def is_read(self) -> bool:
+        """Whether something that was loaded from the slot is still in use."""
+        if self._fd < 0:
+            return False
+        if not self._lock():
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
     def _lock(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +107,11 @@ class Slot:
     def touch(self) -> None:
         """Have the kernel map every page now rather than one by one during the first copy."""
         self._bytes[:: image.PAGE] = 0
+
+    def discard(self) -> None:
+        """Give the file up: it goes away with whoever still reads from it."""
+        self.path.unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         """Let go of the file; what it holds stays."""
