@@ -1,6 +1,7 @@
 """Checkpoints of 2 GB on two ranks: how long training stands still, and how fast state comes back.
 
-A stall ends when the trainer may change its tensors again, not when a call returns. Contenders are
+The state is alike on both ranks, as in data-parallel training, where ours divides it between them; as
+`sharded`, each rank has a half of its own, and nobody can save a copy. A stall ends when the trainer may change its tensors again, not when a call returns. Contenders are
 torch_checkpointing 0.1.1 and PyTorch's DCP with both of its asynchronous checkpointers; each runs in
 fresh processes, one after the other, round by round. Saves are flushed to the disk, but for
 torch_checkpointing, which does not flush. Files are loaded once they are in the page cache, and, as
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,68 +27,80 @@ NAME = "checkpoint"
 RANKS = 2
 LIMIT_S = 600
 BACKGROUND = ("tradewind", "torch_checkpointing", "dcp_thread", "dcp_process")
-Rounds = dict[str, list[dict[str, list[float]]]]
+LAYOUTS = {"alike": "", "sharded": "_sharded"}
+"""How the state lies on the ranks, and what that adds to a figure's name."""
+Rounds = dict[tuple[str, str], list[dict[str, list[float]]]]
 
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of state a rank, saves measured a round after warm-ups, and rows of the embedding table."""
+    """Bytes of state, and rows of the embedding table."""
 
-    rank_bytes: int
-    saves: int
-    warm: int
+    bytes: int
     rows: int
 
 
-FULL = Size(rank_bytes=1 << 30, saves=1, warm=2, rows=1_000_000)
-QUICK = Size(rank_bytes=16 << 20, saves=1, warm=2, rows=20_000)
+FULL = Size(bytes=2 << 30, rows=1_000_000)
+QUICK = Size(bytes=32 << 20, rows=20_000)
 
 
 def measure(options: Options) -> Mapping[str, Figure]:
     """Stalls, durable saves, loads, step times and delta sizes of ours beside torch_checkpointing and DCP."""
     size = QUICK if options.quick else FULL
-    rounds: Rounds = {name: [] for name in (*BACKGROUND, "foreground")}
+    rounds: Rounds = {(name, layout): [] for layout in LAYOUTS for name in BACKGROUND}
+    rounds["foreground", "sharded"] = []
     for number in range(options.repeats):
-        for name, found in rounds.items():
-            found.append(run(name, size, options.extra.folder))
-            say(f"round {number + 1}/{options.repeats}  {name:<20} {_told(found[-1])}")
-    return stalls(rounds) | disk(rounds["foreground"]) | inflation(rounds) | deltas(size, options.repeats)
+        for (name, layout), found in rounds.items():
+            found.append(run(name, layout, size, options.extra.folder))
+            say(f"round {number + 1}/{options.repeats}  {name:<20} {layout:<8} {_told(found[-1])}")
+    figures = stalls(rounds) | disk(rounds["foreground", "sharded"]) | inflation(rounds)
+    return figures | deltas(size, options.repeats)
 
 
 def stalls(rounds: Rounds) -> dict[str, Figure]:
-    """Ours to each peer's, pair by pair, and to a memory copy made just before; all in seconds too."""
-    ours = flat(rounds["tradewind"], "stall")
-    figures = {
-        f"stall_ratio_{peer}": ratio(ours, flat(rounds[peer], "stall"))
-        for peer in BACKGROUND
-        if peer != "tradewind"
-    }
-    figures["stall_ratio_memcpy"] = ratio(ours, flat(rounds["tradewind"], "memcpy"))
-    for name in BACKGROUND:
-        figures[f"stall_s_{name}"] = Figure.of(flat(rounds[name], "stall"), "s")
-        figures[f"background_s_{name}"] = Figure.of(flat(rounds[name], "total"), "s")
+    """Ours to each peer's, round by round, and to a copy of the same bytes; all in seconds too."""
+    figures: dict[str, Figure] = {}
+    for layout, suffix in LAYOUTS.items():
+        ours = medians(rounds["tradewind", layout], "stall")
+        for peer in BACKGROUND[1:]:
+            theirs = medians(rounds[peer, layout], "stall")
+            figures[f"stall_ratio_{peer}{suffix}"] = ratio(ours, theirs)
+        for name in BACKGROUND:
+            stall, total = (medians(rounds[name, layout], what) for what in ("stall", "total"))
+            figures[f"stall_s_{name}{suffix}"] = Figure.of(stall, "s")
+            figures[f"background_s_{name}{suffix}"] = Figure.of(total, "s")
+    # Sharded, a rank copies all that it has: the same bytes as the plain copy.
+    found = rounds["tradewind", "sharded"]
+    figures["stall_ratio_memcpy"] = ratio(medians(found, "stall"), medians(found, "memcpy"))
     return figures
 
 
 def disk(found: Sequence[dict[str, list[float]]]) -> dict[str, Figure]:
-    """Durable saves and loads against DCP's, and our restore from memory against ours from disk."""
+    """Durable saves and loads against DCP's; our restore from memory against that from disk.
+
+    Ours writes past the page cache, so after a failure its newest checkpoint is not in there: `cold`.
+    """
+    seconds = {name: medians(found, name) for name in found[0]}
+    cold = seconds["load_cold_ours"]
     figures = {
-        "save_speedup_dcp": ratio(flat(found, "save_dcp"), flat(found, "save_ours")),
-        "load_speedup_dcp": ratio(flat(found, "load_dcp"), flat(found, "load_ours")),
-        "load_cold_speedup_dcp": ratio(flat(found, "load_cold_dcp"), flat(found, "load_cold_ours")),
-        "memory_restore_ratio_disk": ratio(flat(found, "load_memory"), flat(found, "load_ours")),
+        "save_speedup_dcp": ratio(seconds["save_dcp"], seconds["save_ours"]),
+        "load_speedup_dcp": ratio(seconds["load_dcp"], seconds["load_ours"]),
+        "load_cold_speedup_dcp": ratio(seconds["load_cold_dcp"], cold),
+        "memory_restore_ratio_disk": ratio(seconds["load_memory"], cold),
+        "memory_restore_into_ratio_disk": ratio(seconds["load_memory_into"], cold),
     }
-    return figures | {f"{name}_s": Figure.of(flat(found, name), "s") for name in found[0]}
+    return figures | {f"{name}_s": Figure.of(values, "s") for name, values in seconds.items()}
 
 
 def inflation(rounds: Rounds) -> dict[str, Figure]:
     """The 99th percentile of step times with a save behind them to that without."""
-    figures = {
-        "" if name == "tradewind" else f"_{name}": ratio(flat(found, "p99_saving"), flat(found, "p99_quiet"))
-        for name, found in rounds.items()
-        if name != "foreground"
-    }
-    return {f"step_p99_inflation{suffix}": figure for suffix, figure in figures.items()}
+    figures = {}
+    for name in BACKGROUND:
+        found = rounds[name, "alike"]
+        suffix = "" if name == "tradewind" else f"_{name}"
+        saving, quiet = medians(found, "p99_saving"), medians(found, "p99_quiet")
+        figures[f"step_p99_inflation{suffix}"] = ratio(saving, quiet)
+    return figures
 
 
 def deltas(size: Size, repeats: int) -> dict[str, Figure]:
@@ -107,22 +121,20 @@ def deltas(size: Size, repeats: int) -> dict[str, Figure]:
     }
 
 
-def flat(found: Sequence[dict[str, list[float]]], name: str) -> list[float]:
-    """All rounds' values of one measurement, in order."""
-    return [value for one in found for value in one[name]]
+def medians(found: Sequence[dict[str, list[float]]], name: str) -> list[float]:
+    """Each round's median of one measurement."""
+    return [statistics.median(one[name]) for one in found]
 
 
-def run(name: str, size: Size, folder: Path | None) -> dict[str, list[float]]:
+def run(name: str, layout: str, size: Size, folder: Path | None) -> dict[str, list[float]]:
     """One contender's round in two fresh processes."""
-    mode = "foreground" if name == "foreground" else "background"
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=folder) as disk, tempfile.TemporaryDirectory(dir=memory) as shared:
         asked = {
-            "mode": mode,
+            "mode": "foreground" if name == "foreground" else "background",
             "driver": name,
-            "bytes": size.rank_bytes,
-            "saves": size.saves,
-            "warm": size.warm,
+            "layout": layout,
+            "bytes": size.bytes,
             "folder": disk,
             "memory": shared + "/images",
         }

@@ -37,17 +37,22 @@ def rounds() -> checkpoint.Rounds:
         "load_dcp": [10.0],
         "load_cold_ours": [5.0],
         "load_cold_dcp": [5.0],
-        "load_memory": [0.2],
+        "load_memory": [0.25],
+        "load_memory_into": [0.5],
     }
-    peers = {name: [peer] for name in checkpoint.BACKGROUND if name != "tradewind"}
-    return {"tradewind": [background], **peers, "foreground": [foreground]}
+    found: checkpoint.Rounds = {("foreground", "sharded"): [foreground]}
+    for layout in checkpoint.LAYOUTS:
+        for name in checkpoint.BACKGROUND:
+            found[name, layout] = [background if name == "tradewind" else peer]
+    return found
 
 
 def test_every_promised_figure_points_the_right_way() -> None:
     """Stalls, restores and inflation are ours to theirs, speed-ups theirs to ours."""
     found = rounds()
-    size = checkpoint.Size(rank_bytes=0, saves=1, warm=1, rows=500)
-    figures = checkpoint.stalls(found) | checkpoint.disk(found["foreground"]) | checkpoint.inflation(found)
+    size = checkpoint.Size(bytes=0, rows=500)
+    figures = checkpoint.stalls(found) | checkpoint.disk(found["foreground", "sharded"])
+    figures |= checkpoint.inflation(found)
     figures |= checkpoint.deltas(size, 1)
     assert set(figures) >= PROMISED
     assert figures["stall_ratio_dcp_thread"].value == 1 / 8
@@ -55,16 +60,19 @@ def test_every_promised_figure_points_the_right_way() -> None:
     assert figures["save_speedup_dcp"].value == 1.5
     assert figures["load_speedup_dcp"].value == 2.5
     assert figures["memory_restore_ratio_disk"].value == 0.05
+    assert figures["load_cold_speedup_dcp"].value == 1
     assert figures["step_p99_inflation"].value == 1.25
     assert figures["step_p99_inflation_dcp_process"].value == 2
 
 
 def test_the_state_has_the_bytes_that_were_asked_for() -> None:
-    """A rank's state is within a few percent of the size, and another rank's is another."""
-    first, second = (drivers.state_of(64 << 20, rank) for rank in (0, 1))
-    size = sum(tensor.nbytes for tensor in drivers.tensors_of(first))
-    assert size == pytest.approx(64 << 20, rel=0.05)
-    assert not torch.equal(first["large0"], second["large0"])
+    """Alike, each rank has all of it and the same; sharded, each has another half."""
+    for layout, part in (("alike", 64 << 20), ("sharded", 32 << 20)):
+        first, second = (drivers.states(layout, 64 << 20, rank, 2) for rank in (0, 1))
+        state, other = (max(pair, key=len) for pair in (first, second))
+        assert sum(tensor.nbytes for tensor in drivers.tensors_of(state)) == pytest.approx(part, rel=0.05)
+        assert torch.equal(state["large0"], other["large0"]) == (layout == "alike")
+        assert (state is first[0]) == (layout == "alike")
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
@@ -99,9 +107,9 @@ def test_an_error_behind_the_steps_is_raised() -> None:
 @pytest.mark.slow
 def test_two_ranks_measure(tmp_path: Path) -> None:
     """Two real ranks save, load, check what they loaded and print every measurement as often as asked."""
-    size = checkpoint.Size(rank_bytes=4 << 20, saves=2, warm=1, rows=0)
-    found = checkpoint.run("foreground", size, tmp_path)
-    assert set(found) == set(rounds()["foreground"][0])
+    size = checkpoint.Size(bytes=8 << 20, rows=0)
+    found = checkpoint.run("foreground", "sharded", size, tmp_path)
+    assert set(found) == set(rounds()["foreground", "sharded"][0])
     assert {len(values) for values in found.values()} == {2}
     assert all(value > 0 for values in found.values() for value in values)
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,8 @@
 """The speed benchmark's contenders: saves that go on in the background, and saves and loads that do not.
 
-Every contender has the same state, each rank its own part, and is set up as its documentation
-advises for host memory: staging buffers that are kept and warm, plans cached, files in one folder a step.
+Every contender has the same state, `shared` by all ranks and each rank's `own`, and is set up as its
+documentation advises for host memory: staging buffers that are kept and warm, plans cached, a folder a
+step.
 """
 
 import importlib
@@ -22,7 +23,7 @@ State = dict[str, Any]
 class Driver(Protocol):
     """One rank's side of a contender."""
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, shared: State, own: State) -> None:
         """Begin a save; returns as soon as the tensors may be changed."""
 
     def done(self) -> bool:
@@ -35,9 +36,16 @@ class Driver(Protocol):
         """Give back memory and processes."""
 
 
-def state_of(size: int, rank: int) -> State:
+def states(layout: str, size: int, rank: int, world: int) -> tuple[State, State]:
+    """`size` bytes of state, shared and own: `alike` on all ranks, or `sharded` evenly over them."""
+    if layout == "alike":
+        return state_of(size, seed=world), {"position": rank}
+    return {"position": 0}, state_of(size // world, seed=rank)
+
+
+def state_of(size: int, seed: int) -> State:
     """About `size` bytes as a model and its optimizer hold them: few large tensors, many small ones."""
-    draw = torch.Generator().manual_seed(rank)
+    draw = torch.Generator().manual_seed(seed)
     large, middle = 16, 64
     state: State = {f"small{number}": torch.rand(1024, generator=draw) for number in range(100)}
     for number in range(middle):
@@ -75,8 +83,8 @@ class Tradewind:
         self._memory = checkpoint.Memory(memory, rank=rank, world=world, local_rank=rank, local_world=world)
         self._saver = checkpoint.Saver(root, self._memory)
 
-    def save(self, step: int, state: State) -> None:
-        self._memory.stage(step, {}, state)
+    def save(self, step: int, shared: State, own: State) -> None:
+        self._memory.stage(step, shared, own)
         if not self._saver.start(step):
             raise RuntimeError(f"step {step} was skipped: the one before is still being written")
 
@@ -92,7 +100,10 @@ class Tradewind:
 
 
 class TorchCheckpointing:
-    """torch_checkpointing 0.1.1, asynchronous, its staging warmed by its own `prewarm_staging`."""
+    """torch_checkpointing 0.1.1, asynchronous, its staging warmed by its own `prewarm_staging`.
+
+    It does not know what ranks have alike: rank 0 saves that for all, as a careful user would have it.
+    """
 
     def __init__(self, root: Path, memory: Path) -> None:
         sys.path.insert(0, str(installed("torch-checkpointing==0.1.1")))
@@ -110,11 +121,12 @@ class TorchCheckpointing:
         self._warm = False
         self._written: Any = None
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, shared: State, own: State) -> None:
+        payload = {"own": own} | ({"shared": shared} if dist.get_rank() == 0 else {})
         if not self._warm:
-            self._manager.prewarm_staging({"own": state})
+            self._manager.prewarm_staging(payload)
             self._warm = True
-        self._written = self._manager.save(str(self.root / f"step-{step}"), {"own": state})
+        self._written = self._manager.save(str(self.root / f"step-{step}"), payload)
         with self._manager.lock():  # what its documentation puts around optimizer.step()
             pass
 
@@ -149,9 +161,9 @@ class DCP:
         self._planner = planner.DefaultSavePlanner(enable_plan_caching=True)
         self._written: Any = None
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, shared: State, own: State) -> None:
         self._written = self._api.async_save(
-            {f"rank{dist.get_rank()}": state},
+            {"shared": shared, f"rank{dist.get_rank()}": own},
             storage_writer=self._api.FileSystemWriter(self.root / f"step-{step}", sync_files=True),
             planner=self._planner,
             async_checkpointer_type=self._kind,

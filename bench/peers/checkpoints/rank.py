@@ -24,7 +24,11 @@ import torch.distributed as dist
 from bench.peers.checkpoints import drivers
 
 Seconds = dict[str, list[float]]
+WARM_SAVES = 2
 QUIET_STEPS = 200
+SAVING_STEPS = 150
+MOST_SAVES = 4
+FOREGROUND_SAVES = 2
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -48,7 +52,7 @@ class Memcpy:
 
 
 class Steps:
-    """A training step of some 20 ms: matrix products, then new values in part of the state."""
+    """A training step of some 20 ms: matrix products, then a pass over part of the state."""
 
     def __init__(self, state: drivers.State) -> None:
         self._weight = torch.rand(512, 512) / 256
@@ -63,7 +67,7 @@ class Steps:
         value = self._input
         for _ in range(self._products):
             value = value @ self._weight
-        self._state.add_(1e-6)
+        self._state.mul_(1.0)
         return time.perf_counter() - started
 
     def until(self, done: Callable[[], bool]) -> list[float]:
@@ -78,43 +82,47 @@ class Steps:
         return [self._once() for _ in range(QUIET_STEPS)]
 
 
-def background(asked: dict[str, Any], state: drivers.State) -> Seconds:
+def background(asked: dict[str, Any], shared: drivers.State, own: drivers.State) -> Seconds:
     """Saves of one contender: warm-ups, then saves with training steps behind them."""
     root = Path(asked["folder"], asked["driver"])
     driver = drivers.DRIVERS[asked["driver"]](root, Path(asked["memory"]))
-    copy, steps = Memcpy(state), Steps(state)
-    found: Seconds = {"memcpy": [], "stall": [], "total": [], "p99_quiet": [], "p99_saving": []}
-    for step in range(asked["warm"] + asked["saves"]):
-        if step < asked["warm"]:
-            driver.save(step, state)
-            driver.wait()
-        else:
-            for name, seconds in _saved_behind(driver, step, state, copy, steps).items():
-                found[name].append(seconds)
+    for step in range(WARM_SAVES):
+        driver.save(step, shared, own)
+        driver.wait()
+        forget(root, step)
+    state = shared if asked["layout"] == "alike" else own
+    copied, steps = _copied(state) if asked["driver"] == "tradewind" else 0.0, Steps(state)
+    quiet, stalls, totals, saving = steps.quiet(), [], [], []
+    while not enough(saving) and len(stalls) < MOST_SAVES:
+        step += 1
+        stalls.append(timed(lambda: driver.save(step, shared, own)))  # noqa: B023 - called at once
+        saving += (behind := steps.until(driver.done))
+        totals.append(stalls[-1] + sum(behind))
         forget(root, step)
     driver.close()
-    return found
-
-
-def _saved_behind(
-    driver: drivers.Driver, step: int, state: drivers.State, copy: Memcpy, steps: Steps
-) -> dict[str, float]:
-    """Quiet steps, a memory copy, the stall of a save, and steps until it is committed."""
-    quiet = steps.quiet()
-    timed(copy)  # the steps have had the caches since
-    copied = timed(copy)
-    stall = timed(lambda: driver.save(step, state))
-    saving = steps.until(driver.done)
     return {
-        "memcpy": copied,
-        "stall": stall,
-        "total": stall + sum(saving),
-        "p99_quiet": float(np.quantile(quiet, 0.99)),
-        "p99_saving": float(np.quantile(saving, 0.99)),
+        "memcpy": [copied],
+        "stall": stalls,
+        "total": totals,
+        "p99_quiet": [float(np.quantile(quiet, 0.99))],
+        "p99_saving": [float(np.quantile(saving, 0.99))],
     }
 
 
-def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
+def _copied(state: drivers.State) -> float:
+    copy = Memcpy(state)
+    timed(copy)
+    return timed(copy)
+
+
+def enough(saving: list[float]) -> bool:
+    """Whether all ranks have so many steps behind saves that a 99th percentile means something."""
+    fewest = torch.tensor(len(saving))
+    dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
+    return int(fewest) >= SAVING_STEPS
+
+
+def foreground(asked: dict[str, Any], shared: drivers.State, state: drivers.State) -> Seconds:
     """Durable saves and loads, ours and DCP's in turn; every load is checked."""
     from tradewind.train import checkpoint
 
@@ -127,12 +135,13 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
         "dcp": drivers.DCPOnDisk(Path(asked["folder"], "dcp")),
     }
     kinds = ("save", "load", "load_cold")
-    found: Seconds = {f"{what}_{who}": [] for what in kinds for who in disks} | {"load_memory": []}
+    found: Seconds = {f"{what}_{who}": [] for what in kinds for who in disks}
+    found |= {"load_memory": [], "load_memory_into": []}
     memory.stage(0, {}, state)
     live = {
         name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
     }
-    for step in range(1 + asked["saves"]):
+    for step in range(1 + FOREGROUND_SAVES):
         turn: dict[str, float] = {}
         for who, disk in disks.items():
             turn[f"save_{who}"] = timed(lambda: disk.save(step, state))  # noqa: B023 - called at once
@@ -143,13 +152,28 @@ def foreground(asked: dict[str, Any], state: drivers.State) -> Seconds:
                 check(live, state, who)
             forget(disk.root, step)
         blank(live)
-        turn["load_memory"] = timed(lambda: drivers.copy_into(live, memory.load(0).own))
+        turn |= _from_memory(memory, live)
         check(live, state, "memory")
         if step > 0:
             for name, seconds in turn.items():
                 found[name].append(seconds)
     memory.close()
     return found
+
+
+def _from_memory(memory: Any, live: drivers.State) -> dict[str, float]:
+    """Until the state is there and verified, and until it is in the tensors of the model besides."""
+    loaded: list[Any] = []
+
+    def load() -> None:
+        loaded.append(memory.load(0))
+        memory.check()
+
+    seconds = timed(load)
+    return {
+        "load_memory": seconds,
+        "load_memory_into": seconds + timed(lambda: drivers.copy_into(live, loaded.pop().own)),
+    }
 
 
 def warm(root: Path) -> None:
@@ -205,9 +229,9 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    state = drivers.state_of(asked["bytes"], dist.get_rank())
+    shared, own = drivers.states(asked["layout"], asked["bytes"], dist.get_rank(), dist.get_world_size())
     measure = background if asked["mode"] == "background" else foreground
-    found = slowest(measure(asked, state))
+    found = slowest(measure(asked, shared, own))
     if dist.get_rank() == 0:
         print(json.dumps(found), flush=True)
     dist.destroy_process_group()
