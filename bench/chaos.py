@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -169,5 +170,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
+    # Ended by SIGTERM as by Ctrl-C: the run under way is ended too, and its files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main(NAME, measure, packages=("torch",), add_flags=add_flags)
     sys.exit(f"schedules that did harm: {BAD}" if BAD else 0)
