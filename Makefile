@@ -39,5 +39,9 @@ lint: $(STAMP)   ## format, lint, types, import contracts
 bench: $(STAMP)  ## one benchmark: make bench NAME=cli ARGS=--quick
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.$(subst -,_,$(NAME)) $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP)  ## 200 seeded schedules of faults on real training; goes on where it was interrupted
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.chaos --place .chaos/results.jsonl $(ARGS)
+
 clean:           ## remove what was built
-	rm -rf $(VENV) .demo build dist src/*.egg-info
+	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info

@@ -152,6 +152,21 @@ def test_timed_injections_need_no_steps(store: Store, start: Start) -> None:
     assert injector.counts == {"kill": 1}
 
 
+def test_a_bit_of_the_newest_checkpoint_is_flipped(store: Store, start: Start) -> None:
+    """A corruption changes the newest checkpoint and no other; the event says which bit of which file."""
+    run = start(1)
+    old, new = (Path(run.dir) / "checkpoints" / f"step-{step:012}" / "shared.safetensors" for step in (1, 2))
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_bytes(bytes(100))
+    Injector(run.id, store, seed=4).run([Injection(kind=Kind.CORRUPT, step=3)])
+    assert old.read_bytes() == bytes(100)
+    [event] = injected(store, run)
+    bit = int(event.data["detail"].split()[1])
+    assert event.data["detail"] == f"bit {bit} of {new}"
+    assert int.from_bytes(new.read_bytes(), "little") == 1 << bit
+
+
 def test_an_agent_that_died_ends_the_injection(store: Store, start: Start) -> None:
     """When the agent itself is killed, nobody will say that the run is over: the injector notices."""
     run = start(2)

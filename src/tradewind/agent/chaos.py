@@ -6,6 +6,7 @@ records each injection as an event of the run, so that the run's own report show
 """
 
 import heapq
+import math
 import os
 import random
 import select
@@ -206,22 +207,23 @@ class Injector:
         """How many of each kind happened."""
         return Counter(str(done.injection.kind) for done in self.done)
 
-    def run(self, schedule: Iterable[Injection]) -> None:
+    def run(self, schedule: Iterable[Injection], *, timeout_s: float = math.inf) -> None:
         """Do one injection after the other, in the order given, until all are done or the run is over.
 
-        What was to last only for a time is undone before this returns. Raises TradewindError where a
-        fault cannot be done on this machine.
+        What was to last only for a time is undone before this returns. After `timeout_s` the rest is
+        missed. Raises TradewindError where a fault cannot be done on this machine.
         """
         pending = deque(schedule)
         began_s = time.monotonic()
+        until_s = began_s + timeout_s
         watch = StepWatch(Path(self._run().dir))
         try:
-            while (pending or self._undo) and not self._is_over():
+            while (pending or self._undo) and time.monotonic() < until_s and not self._is_over():
                 self._wait(watch, pending, began_s)
                 self._undo_due(time.monotonic())
                 self._do_due(pending, watch.read(), watch.reached, time.monotonic() - began_s)
         finally:
-            self._undo_due(float("inf"))
+            self._undo_due(math.inf)
             watch.close()
         self.missed += pending
 
