@@ -14,6 +14,7 @@ from tests.services.agents import kill_agents
 
 PRELUDE = """
 import json, os, signal, sys, time
+from pathlib import Path
 rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 def write(kind, **fields):
     line = json.dumps({"t": time.time(), "kind": kind, **fields}).encode() + b"\\n"
@@ -78,8 +79,11 @@ class Gate:
 
     @property
     def script(self) -> str:
-        """Python that says that it is here, and waits to go on."""
-        return f"open({str(self.here)!r}, 'w').write('here'); open({str(self.on)!r}).read()"
+        """Python that says that it is here, and waits to go on.
+
+        It leaves no file to a finalizer, where an exception of a signal handler would be lost.
+        """
+        return f"Path({str(self.here)!r}).write_text('here'); Path({str(self.on)!r}).read_text()"
 
     def reached(self) -> None:
         """Return once the script is there."""

@@ -127,6 +127,9 @@ def test_rank_0_is_heard_while_it_runs(project: Project, start: Start, gate: Gat
 
 
 COMMITS = """
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)
 def commit(*_):
     with open(os.path.join(os.environ["TRADEWIND_RUN_DIR"], f"committed{rank}"), "w"):
         sys.exit(75)
@@ -149,7 +152,7 @@ def test_a_run_that_is_told_to_end_lets_its_workers_commit(
 ) -> None:
     """Ctrl-C stops and SIGTERM preempts: every worker commits first, and the exit code says which it was."""
     gates = [Gate(tmp_path / f"gate{rank}") for rank in range(2)]
-    project(f"{COMMITS}\nexec({[gate.script for gate in gates]}[rank])\nsignal.pause()")
+    project(f"{COMMITS}\nexec({[gate.script for gate in gates]}[rank])\nos.read(woken, 1)")
     running = start("run", "main.py", "--workers", "2")
     for gate in gates:
         gate.reached()
@@ -220,7 +223,7 @@ def test_stop_returns_when_workers_have_committed(
     project: Project, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`stop` of a run in the background ends it in good order, and a second one says that it does not run."""
-    project(f"{COMMITS}\n{gate.script}\nsignal.pause()")
+    project(f"{COMMITS}\n{gate.script}\nos.read(woken, 1)")
     assert invoke(["run", "main.py", "--detach"]) == 0
     run = capsys.readouterr().out.strip()
     gate.reached()
