@@ -21,6 +21,17 @@ ENV_MEMORY = "TRADEWIND_MEMORY"
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
 
+ENV_HOSTS = "TRADEWIND_HOSTS"
+"""Where the agents of a run's hosts are reached: `name:port` of each, in order, with commas between."""
+ENV_HOST = "TRADEWIND_HOST"
+"""Which of them this one is, from 0; host 0 leads."""
+ENV_ADDRESS = "TRADEWIND_ADDRESS"
+"""This host's own IPv4 address, as the others reach it; what its name resolves to when unset."""
+ENV_TOKEN = "TRADEWIND_TOKEN"
+"""The secret by which the agents of one run know each other."""
+
+AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN)
+"""What agents see and workers do not."""
 ENVIRONMENT = (
     ENV_HOME,
     ENV_STORE,

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 from tradewind.agent.group import Group
-from tradewind.agent.hangs import HangWatch, read_phase
+from tradewind.agent.hangs import HangWatch
 from tradewind.agent.job import Job
+from tradewind.agent.worker import read_phase
 from tradewind.train.status import Status
 
 
@@ -13,7 +14,7 @@ def watch_of(folder: Path, workers: int = 2) -> HangWatch:
     """A watch that has just been given a new group."""
     job = Job(run="r", run_dir=folder, workdir=folder, script="train.py", workers=workers)
     watch = HangWatch(job)
-    watch.begin(Group(job, workers), 0)
+    watch.begin(Group(workers), 0)
     return watch
 
 

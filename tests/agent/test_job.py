@@ -11,6 +11,7 @@ import pytest
 
 from tradewind import names
 from tradewind.agent.job import Job, ephemeral_range, free_port, job_of, worker_environment
+from tradewind.agent.place import Place
 from tradewind.store import Run
 
 PRINTER = """
@@ -36,9 +37,13 @@ def job(run_dir: Path, **fields: object) -> Job:
 
 def environment(of: Job, rank: int = 1, base: dict[str, str] | None = None) -> dict[str, str]:
     """What rank 1 of the second restart sees."""
-    return worker_environment(
-        of, attempt=4, restarts=2, rank=rank, workers=of.workers, port=12345, base=base or {}
-    )
+    return worker_environment(of, place(rank, attempt=4, restarts=2, port=12345), base or {})
+
+
+def place(rank: int, **fields: int) -> Place:
+    """A place among two workers of one host."""
+    known = {"attempt": 0, "restarts": 0, "port": 1, "world": 2, "local_world": 2}
+    return Place(rank=rank, local_rank=rank, **(known | fields))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_variables_are_exactly_those_of_torchrun(
 
     Values differ for addresses and ids, and rank 0 opens the store that torchrun's agent holds.
     """
-    found = worker_environment(job(tmp_path), attempt=0, restarts=0, rank=rank, workers=2, port=1, base={})
+    found = worker_environment(job(tmp_path), place(rank), {})
     theirs = torchrun[rank]
     assert found.keys() - OURS == theirs.keys()
     assert found.keys() >= OURS

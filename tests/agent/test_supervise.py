@@ -88,10 +88,12 @@ def test_a_stopped_worker_is_named_and_replaced(tmp_path: Path, calm: Callable[[
 
 def test_a_run_grows_and_shrinks_in_place(tmp_path: Path) -> None:
     """From 2 workers to 3 and to 1: no sample is lost or repeated, and rank 0 keeps its process."""
-    process = training.start(tmp_path, 2, PLAN="SLOW=0.05", EPOCHS="6")
-    for workers in (3, 1):
+    process = training.start(tmp_path, 2, PLAN="SLOW=0.05,WAIT=48", EPOCHS="6")
+    for attempts, workers in ((2, 3), (3, 1)):
         wait_for_steps(tmp_path, more_than=count_lines(tmp_path) + 6)
         training.resize(tmp_path, workers)
+        training.wait_for_attempts(tmp_path, attempts)
+    training.go_on(tmp_path)
     found = training.finish(tmp_path, process)
     assert found.code == 0, found.output
     assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 3, 1]

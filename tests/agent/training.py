@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ with train.distributed() as ctx:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     batches = train.Batches(96, 12, seed=3, epochs=int(os.environ.get("EPOCHS", "4")))
     loop = train.Loop(
-        model=wrapped, optimizer=optimizer, data=batches, every_steps=1000, max_recompute=1,
+        model=wrapped, optimizer=optimizer, data=batches, every_steps=int(os.environ.get("EVERY", "1000")), max_recompute=1,
     )
     if loop.step == 0:
         torch.manual_seed(11 + ctx.rank)
@@ -50,6 +51,9 @@ with train.distributed() as ctx:
             raise ValueError("this step always fails")
         if PLAN.get("SLOW"):
             time.sleep(float(PLAN["SLOW"]))
+        if PLAN.get("WAIT") == str(step):
+            while not os.path.exists(f"{OUT}/go"):
+                time.sleep(0.01)
         loss = ((wrapped(features[indices]) - target[indices]) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -143,6 +147,21 @@ def resize(folder: Path, workers: int) -> None:
     """`tradewind resize last`."""
     command = [*TRADEWIND, "resize", "last", "--workers", str(workers)]
     subprocess.run(command, env=environment(folder), check=True)
+
+
+def wait_for_attempts(folder: Path, count: int) -> None:
+    """Return once so many attempts have begun."""
+    deadline = time.monotonic() + 120
+    with open_store(f"sqlite:///{folder}/home/store.db") as store:
+        (run,) = store.runs()
+        while len(store.events(run.id, kind="attempt_started")) < count:
+            assert time.monotonic() < deadline, f"fewer than {count} attempts"
+            time.sleep(0.02)
+
+
+def go_on(folder: Path) -> None:
+    """Let the step at which workers WAIT begin."""
+    (folder / "out" / "go").touch()
 
 
 def journal(run_dir: Path, attempt: int, rank: int) -> list[dict[str, Any]]:

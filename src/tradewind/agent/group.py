@@ -1,55 +1,56 @@
 """The workers of one attempt: started or taken over, told to leave, and what became of each."""
 
-import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from tradewind.agent.job import Job, worker_environment
+from tradewind.agent.host import Host
+from tradewind.agent.place import lay_out, spread
 from tradewind.agent.policy import Ended
-from tradewind.agent.standby import Standby
 from tradewind.agent.worker import Worker
-from tradewind.diagnose.first_failure import Failure, first_failure, read_exit
+from tradewind.diagnose.first_failure import Failure, first_failure
 from tradewind.names import ExitCode
 
 
 class Group:
     """One generation of a run's workers; the next one takes over those that have left this one."""
 
-    def __init__(self, job: Job, workers: int, attempt: int = 0) -> None:
-        self.job = job
+    def __init__(self, workers: int, attempt: int = 0) -> None:
         self.size = workers
         self.attempt = attempt
         self.kept: list[int] = []
         """Ranks that were taken over, with their process, from the group before."""
+        self.port = 0
+        """Where its workers meet."""
+        self.hosts: dict[int, Host] = {}
+        """Where each rank runs."""
         self._workers: list[Worker] = []
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
 
-    def start(self, standby: Standby, restarts: int, port: int, before: "Group | None" = None) -> None:
-        """Place every rank: on the survivor of that rank, else on a new process from the standby."""
-        parked = {worker.rank: worker for worker in before or () if worker.parked}
-        self.kept = [rank for rank in sorted(parked) if rank < self.size]
-        for worker in before or ():
-            if worker.rank not in self.kept:
-                worker.discard()
-        for rank in range(self.size):
-            env = worker_environment(
-                self.job,
-                attempt=self.attempt,
-                restarts=restarts,
-                rank=rank,
-                workers=self.size,
-                port=port,
-                base=os.environ,
-            )
-            log = self.job.log(self.attempt, rank)
-            if rank in self.kept:
-                parked[rank].enter(env, log)
-                self._workers.append(parked[rank])
-            else:
-                self._workers.append(standby.fork(rank, self.job.command(), env, self.job.workdir, log))
+    def start(self, hosts: Sequence[Host], restarts: int) -> None:
+        """Fill the hosts in order: places of parked workers with these, the others with new ones."""
+        counts = spread([host.capacity for host in hosts], self.size)
+        first = next(host for host, count in zip(hosts, counts, strict=True) if count)
+        self.port = first.free_port()
+        places = lay_out(
+            counts, attempt=self.attempt, restarts=restarts, address=first.address, port=self.port
+        )
+        parked = [range(count) & host.parked.keys() for host, count in zip(hosts, counts, strict=True)]
+        for host, keep in zip(hosts, parked, strict=True):
+            host.release(keep)
+        placed = [
+            (place, host, place.local_rank in keep)
+            for host, keep, own in zip(hosts, parked, places, strict=True)
+            for place in own
+        ]
+        # Survivors have the longer way back: they are told before anyone is forked.
+        for place, host, kept in sorted(placed, key=lambda one: not one[2]):
+            self.hosts[place.rank] = host
+            self._workers.append(host.enter(place) if kept else host.start(place))
+        self._workers.sort(key=lambda worker: worker.rank)
+        self.kept = [place.rank for place, _, kept in placed if kept]
 
     @property
     def ended(self) -> list[Ended]:
@@ -86,25 +87,10 @@ class Group:
             if worker.running and (parked or not worker.parked):
                 worker.send(signal.SIGKILL)
 
-    def close(self) -> None:
-        """Leave nothing behind."""
-        for worker in self._workers:
-            worker.discard()
-
     def first_failure(self) -> tuple[Failure, float] | None:
         """Who failed first and why, with when it was seen to end; None when nobody failed."""
         gone = [worker for worker in self._workers if not worker.running]
-        exits = [
-            read_exit(
-                w.rank,
-                w.exit_code or 0,
-                w.ended_s or 0.0,
-                told=w.told is not None,
-                log=self.job.log(self.attempt, w.rank),
-                error_file=self.job.error_file(self.attempt, w.rank),
-            )
-            for w in gone
-        ]
+        exits = [worker.report() for worker in gone]
         if not any(not e.told and e.exit_code not in (ExitCode.OK, ExitCode.REQUEUE) for e in exits):
             return None
         failure = first_failure(exits)

@@ -3,16 +3,14 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tradewind.agent.group import Group
 from tradewind.agent.job import Job
-from tradewind.agent.worker import Worker
+from tradewind.agent.worker import LocalWorker, Worker
 from tradewind.diagnose.hang import STOPPED, Hang, HangDetector, Limits
-from tradewind.diagnose.process import read_process
 from tradewind.diagnose.stacks import collectives, python_stacks
 
 PATIENT = Limits(silent_s=60.0, unknown_s=120.0, behind_s=1800.0)
@@ -84,43 +82,37 @@ class HangWatch:
         return [w for w in at_work if w.rank not in self._done]
 
     def _look_at(self, worker: Worker, now: float) -> None:
-        process = read_process(worker.pid)
-        if process is None:
+        sign = worker.sign()
+        if sign is None:
             return
-        self._detector.look(worker.rank, now, process.state, process.cpu_s)
-        phase = read_phase(self.job.status(worker.rank))
-        if phase and phase != self._phases.get(worker.rank):
-            self._phases[worker.rank] = phase
-            self._detector.enter(worker.rank, phase, now)
+        self._detector.look(worker.rank, now, sign.state, sign.cpu_s)
+        if sign.phase and sign.phase != self._phases.get(worker.rank):
+            self._phases[worker.rank] = sign.phase
+            self._detector.enter(worker.rank, sign.phase, now)
 
-    def evidence(self, attempt: int) -> dict[str, Any]:
-        """Stacks (as files) and entered collectives of every worker that still answers."""
-        workers = [w for w in self._at_work() if not is_stopped(w)]
-        if not workers:
-            return {"stacks": {}, "collectives": {}}
-        paths = [self.job.stacks(attempt, w.rank) for w in workers]
-        with ThreadPoolExecutor(len(workers)) as pool:
-            stacks = list(pool.map(lambda w, path: python_stacks(w.pid, path), workers, paths))
-            entered = list(pool.map(lambda w: collectives(self.job.debug_socket(w.rank)), workers))
-        return {
-            "stacks": {
-                w.rank: str(path) for w, path, found in zip(workers, paths, stacks, strict=True) if found
-            },
-            "collectives": {
-                w.rank: msgspec.to_builtins(found) for w, found in zip(workers, entered, strict=True) if found
-            },
-        }
+    def evidence(self) -> dict[str, Any]:
+        """Stacks (as files) and entered collectives of every worker of this host that still answers."""
+        return evidence(self.job, [worker for worker in self._at_work() if isinstance(worker, LocalWorker)])
+
+
+def evidence(job: Job, workers: Iterable[LocalWorker]) -> dict[str, Any]:
+    """What those of these workers that are not stopped are in the middle of."""
+    asked = [worker for worker in workers if not is_stopped(worker)]
+    if not asked:
+        return {"stacks": {}, "collectives": {}}
+    paths = [job.stacks(w.place.attempt, w.rank) for w in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        stacks = list(pool.map(lambda w, path: python_stacks(w.pid, path), asked, paths))
+        entered = list(pool.map(lambda w: collectives(job.debug_socket(w.rank)), asked))
+    return {
+        "stacks": {w.rank: str(path) for w, path, found in zip(asked, paths, stacks, strict=True) if found},
+        "collectives": {
+            w.rank: msgspec.to_builtins(found) for w, found in zip(asked, entered, strict=True) if found
+        },
+    }
 
 
 def is_stopped(worker: Worker) -> bool:
     """Whether it can answer nothing, being stopped."""
-    process = read_process(worker.pid)
-    return process is None or process.state == STOPPED
-
-
-def read_phase(path: Path) -> str | None:
-    """The phase that a worker shows on its status page."""
-    try:
-        return path.read_bytes().rstrip(b"\0").decode()
-    except FileNotFoundError:
-        return None
+    sign = worker.sign()
+    return sign is None or sign.state == STOPPED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tradewind import names
+from tradewind.agent.place import Place
 
 if TYPE_CHECKING:
     from tradewind.store import Run
@@ -27,6 +28,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     script: str
     args: tuple[str, ...] = ()
     workers: int = 1
+    """On each host."""
+    hosts: int = 1
+    min_hosts: int = 0
+    """How few hosts may go on while others are lost; 0 waits for a lost one to be replaced."""
+    host: int | None = None
+    """Which of them this one is; None for a run on one host."""
+    host_wait_s: float = 600.0
+    """How long to wait for hosts to come, or to come back."""
     env: dict[str, str] = {}
     python_path: tuple[str, ...] = ()
     """Folders put before the worker's PYTHONPATH, so that it imports the snapshot and not the working tree."""
@@ -35,6 +44,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """How long workers may take to checkpoint after SIGTERM when the run is asked to stop."""
     survivor_s: float = 2.0
     """How long survivors of a failure get to leave the broken group before they are killed and replaced."""
+
+    @property
+    def size(self) -> int:
+        """Workers of all hosts together."""
+        return self.workers * self.hosts
 
     def command(self) -> list[str]:
         """The script and its arguments, the same for every rank."""
@@ -69,7 +83,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memory_dir(self) -> Path:
         """Where workers stage their state; it outlives them and is removed with the run's agent."""
-        return Path("/dev/shm") / f"tradewind-{os.getuid()}" / self.run
+        own = self.run if self.host is None else f"{self.run}-{self.host}"
+        return Path("/dev/shm") / f"tradewind-{os.getuid()}" / own
 
     def status(self, rank: int) -> Path:
         """The page of memory on which this rank shows what it is doing."""
@@ -95,7 +110,7 @@ def log_path(run_dir: Path, attempt: int, rank: int) -> Path:
 
 def shared_environment(job: Job, base: Mapping[str, str]) -> dict[str, str]:
     """What all workers of a job see alike, whatever their rank and attempt."""
-    env = {**base, **job.env}
+    env = {k: v for k, v in {**base, **job.env}.items() if k not in names.AGENT_ENVIRONMENT}
     if job.workers > 1:
         env.setdefault("OMP_NUM_THREADS", "1")
     paths = [*job.python_path, *env.get("PYTHONPATH", "").split(os.pathsep)]
@@ -104,29 +119,27 @@ def shared_environment(job: Job, base: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def worker_environment(
-    job: Job, *, attempt: int, restarts: int, rank: int, workers: int, port: int, base: Mapping[str, str]
-) -> dict[str, str]:
-    """torchrun's environment for one worker on one host, plus Tradewind's own names.
+def worker_environment(job: Job, place: Place, base: Mapping[str, str]) -> dict[str, str]:
+    """torchrun's environment for one worker, plus Tradewind's own names.
 
     Raises nothing; what the user set (`base`, then `job.env`) wins only for OMP_NUM_THREADS and
     variables that are not part of the contract.
     """
-    world = str(workers)
+    attempt, rank = place.attempt, place.rank
     env = shared_environment(job, base)
     env |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "GROUP_RANK": "0",
+        "LOCAL_RANK": str(place.local_rank),
+        "GROUP_RANK": str(place.host),
         "ROLE_RANK": str(rank),
         "ROLE_NAME": "default",
-        "WORLD_SIZE": world,
-        "LOCAL_WORLD_SIZE": world,
-        "GROUP_WORLD_SIZE": "1",
-        "ROLE_WORLD_SIZE": world,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RESTART_COUNT": str(restarts),
+        "WORLD_SIZE": str(place.world),
+        "LOCAL_WORLD_SIZE": str(place.local_world),
+        "GROUP_WORLD_SIZE": str(place.hosts),
+        "ROLE_WORLD_SIZE": str(place.world),
+        "MASTER_ADDR": place.address,
+        "MASTER_PORT": str(place.port),
+        "TORCHELASTIC_RESTART_COUNT": str(place.restarts),
         "TORCHELASTIC_MAX_RESTARTS": str(job.max_restarts),
         "TORCHELASTIC_RUN_ID": job.run,
         "TORCHELASTIC_USE_AGENT_STORE": "False",
@@ -143,8 +156,8 @@ def worker_environment(
     return env
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on, outside the range from which outgoing connections are drawn.
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port of this host that nothing listens on, outside the range from which outgoing connections are drawn.
 
     A port from the kernel's ephemeral range could be taken by an outgoing connection before rank 0 binds it.
     """
@@ -153,7 +166,7 @@ def free_port() -> int:
     for port in [*tries, 0]:
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((address, port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
@@ -181,6 +194,8 @@ def job_of(run: "Run") -> Job:
         script=spec["script"],
         args=tuple(spec.get("args", ())),
         workers=int(spec.get("workers", 1)),
+        hosts=int(spec.get("hosts", 1)),
+        min_hosts=int(spec.get("min_hosts", 0)),
         env=dict(spec.get("env", {})),
         python_path=tuple(str(code / path) for path in spec.get("python_path", ())),
         max_restarts=int(spec.get("max_restarts", 3)),

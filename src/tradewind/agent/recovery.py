@@ -56,6 +56,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     on_host: int = 1
     """Workers on the host that failed."""
     spare_hosts: int = 0
+    awaited: bool = False
+    """Whoever started this run starts another host in the place of one that is lost."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +240,8 @@ def is_the_host_broken(case: Case) -> Verdict | None:
         return case.verdict(
             Action.SHRINK, f"no spare host, so {left} workers go on", workers=left, stays=only
         )
+    if case.fleet.awaited and case.cause is Cause.HOST_LOST:
+        return case.verdict(Action.REPLACE, "the others wait for one in its place")
     return case.verdict(Action.REQUEUE, "no spare host and too few workers left: wait for another machine")
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tradewind.agent.worker import Worker, die_with
+from tradewind.agent.job import Job
+from tradewind.agent.place import Place
+from tradewind.agent.worker import LocalWorker, die_with
 from tradewind.errors import TradewindError
 
 SERVER = Path(__file__).with_name("forkserver.py")
@@ -54,20 +56,20 @@ class Standby:
         """Have more modules imported before the next worker is asked for."""
         self._socket.send(json.dumps({"import": list(names)}).encode())
 
-    def fork(self, rank: int, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> Worker:
-        """A new worker, running `argv[0]` with its output in `log`.
+    def fork(self, job: Job, place: Place, env: Mapping[str, str], log: Path) -> LocalWorker:
+        """A new worker, running the job's script with its output in `log`.
 
         Raises TradewindError when the standby has died.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = {"fork": {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}}
+        request = {"fork": {"argv": job.command(), "env": dict(env), "cwd": str(job.workdir)}}
         with theirs, log.open("ab", buffering=0) as output:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno(), theirs.fileno()])
         while True:
             data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
             message = self._read(data)
             if fds:
-                return Worker(rank, message["pid"], fds[0], ours, self.exit_code)
+                return LocalWorker(job, place, message["pid"], fds[0], ours, self.exit_code)
 
     def exit_code(self, pid: int) -> int:
         """How a worker ended, once it has; a signal is negative."""

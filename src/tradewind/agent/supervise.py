@@ -4,26 +4,31 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tradewind import names
 from tradewind.agent.group import Group
 from tradewind.agent.hangs import HangWatch
-from tradewind.agent.job import Job, free_port, shared_environment
+from tradewind.agent.host import LocalHost
+from tradewind.agent.job import Job, shared_environment
 from tradewind.agent.journal import JournalTail, make_folder
-from tradewind.agent.policy import Decision, Step, decide, follow
+from tradewind.agent.policy import Decision, Step, decide, finish_asked, follow
 from tradewind.agent.recorder import Progress, Recorder
-from tradewind.agent.recovery import Fleet, Incident, Rules, recover
+from tradewind.agent.recovery import Action, Fleet, Incident, Rules, recover
+from tradewind.agent.remote import RemoteHost
+from tradewind.agent.roster import Roster
 from tradewind.agent.standby import TORCH, Standby
 from tradewind.agent.watch import FolderWatch, Signals
-from tradewind.agent.worker import Worker
+from tradewind.agent.worker import LocalWorker, Worker
 from tradewind.diagnose.cause import read_cause
 from tradewind.diagnose.first_failure import Failure
 from tradewind.diagnose.hang import Hang
+from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
     from tradewind.store import Store
@@ -45,7 +50,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Outcome:
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """This host's place among a run's hosts."""
+
+    index: int = 0
+    address: str = "127.0.0.1"
+    door: socket.socket | None = None
+    """Where agents of other hosts call; None for a run on this host alone."""
+    token: str = ""
+
+
+def supervise(
+    job: Job, store: "Store", on_update: OnUpdate | None = None, seat: Seat | None = None
+) -> Outcome:
     """Run `job` to its end, recording attempts, events and metrics in `store`.
 
     Call it from the main thread: it handles SIGINT (stop) and SIGTERM (preempt) by asking the workers to
@@ -55,7 +72,7 @@ def supervise(job: Job, store: "Store", on_update: OnUpdate | None = None) -> Ou
     job.control_dir.mkdir(exist_ok=True)
     first = max((a.index for a in store.attempts(job.run)), default=-1) + 1
     with Signals() as signals, standby_of(job) as standby:
-        supervisor = Supervisor(job, store, standby, on_update)
+        supervisor = Supervisor(job, store, standby, on_update, seat or Seat())
         try:
             outcome = supervisor.run(signals, first)
         finally:
@@ -89,17 +106,25 @@ def hung(failure: Failure, hang: Hang) -> Failure:
 class Supervisor:
     """The loop over one run's attempts; one instance per run."""
 
-    def __init__(self, job: Job, store: "Store", standby: Standby, on_update: OnUpdate | None) -> None:
+    def __init__(
+        self, job: Job, store: "Store", standby: Standby, on_update: OnUpdate | None, seat: Seat
+    ) -> None:
         self.job = job
-        self.standby = standby
+        capacity = None if seat.door is None else job.workers
+        self.local = LocalHost(job, standby, index=seat.index, address=seat.address, capacity=capacity)
+        self.roster = Roster(job.run, self.local, seat.door, seat.token, self)
         self.recorder = Recorder(job.run, store)
         self.on_update = on_update
         self.failure: Failure | None = None
-        self.group = Group(job, job.workers)
+        self.group = Group(job.size)
         self._incidents: list[Incident] = []
         self._tails: list[JournalTail] = []
         self._asked: str | None = None
-        self._wanted = job.workers
+        self._wanted = job.size
+        self._enough: int | None = None
+        """Workers with which the next attempt may begin; None for all that are wanted."""
+        self._gather_until: float | None = None
+        self._outcome: Outcome | None = None
         self._next = Decision(Step.WAIT)
         self._hangs = HangWatch(job)
         self._hang: Hang | None = None
@@ -116,22 +141,28 @@ class Supervisor:
             decision = self._attempt(attempt, attempt - first, signals)
             if decision.step is Step.FINISH:
                 self.recorder.flush()
-                return Outcome(
+                self._outcome = Outcome(
                     state=decision.state,
                     exit_code=decision.exit_code,
                     reason=decision.reason,
                     attempts=attempt - first + 1,
                     failure=self.failure,
                 )
-            attempt += 1
+                return self._outcome
+            attempt = self.group.attempt + 1
 
     def _attempt(self, attempt: int, restarts: int, signals: Signals) -> Decision:
         """Form a group and watch it until nobody is at work and it is decided what comes next."""
+        self._files_at = None  # The files of the attempt before have been read, and its watch is gone.
         with selectors.DefaultSelector() as selector, FolderWatch() as files:
             selector.register(signals.fd, selectors.EVENT_READ, "signal")
             selector.register(files.fd, selectors.EVENT_READ, "files")
-            self._start(attempt, restarts, files)
-            for worker in self.group:
+            self.roster.watch(selector)
+            given_up = self._gather(selector, files, signals)
+            if given_up is not None:
+                return given_up
+            self._start(max(attempt, self.roster.attempt + 1), restarts, files)
+            for worker in self.local.workers.values():
                 selector.register(worker.pidfd, selectors.EVENT_READ, worker)
                 selector.register(worker.control.fileno(), selectors.EVENT_READ, worker.hear)
             while True:
@@ -143,23 +174,55 @@ class Supervisor:
                     self._conclude(decision)
                     return decision
 
+    def _gather(
+        self, selector: selectors.BaseSelector, files: FolderWatch, signals: Signals
+    ) -> Decision | None:
+        """Wait until the hosts that are there have room; what to do instead when they do not come."""
+        if self._target >= self._needed:
+            return None  # As ever on one host.
+        self._gather_until = time.monotonic() + self.job.host_wait_s
+        self.recorder.event("waiting", data={"for_workers": self._needed, "room": self._target})
+        self._flush()
+        while self._target < self._needed:
+            if self._asked:
+                return finish_asked((), self._asked)
+            if time.monotonic() >= self._gather_until:
+                if 0 < self.job.min_hosts * self.job.workers <= self._target:
+                    break
+                came = f"room for {self._target} of {self._needed} workers after {self.job.host_wait_s:g} s"
+                return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, f"too few hosts came: {came}")
+            self._wait(selector, files, signals)
+        self._gather_until = None
+        return None
+
+    @property
+    def _needed(self) -> int:
+        """Workers for which there must be room before the next attempt begins."""
+        return min(self._wanted, self._enough or self._wanted)
+
+    @property
+    def _target(self) -> int:
+        """How many workers the run could have now."""
+        capacity = self.roster.capacity
+        return self._wanted if capacity is None else min(self._wanted, capacity)
+
     def _start(self, attempt: int, restarts: int, files: FolderWatch) -> None:
         """Form the group of one attempt out of survivors and new workers."""
-        job, port, started_s = self.job, free_port(), time.time()
+        job, started_s = self.job, time.time()
         make_folder(job.log(attempt, 0))
         make_folder(job.journal(attempt, 0))
         for folder in (job.journal(attempt, 0).parent, job.control_dir):
             files.add(folder)
         if self.on_update:
             files.add(job.log(attempt, 0).parent)
-        before, self.group = self.group, Group(job, self._wanted, attempt)
-        self._tails = [JournalTail(job.journal(attempt, rank), rank) for rank in range(self.group.size)]
+        self._enough = None
+        self.group = Group(self._target, attempt)
         self._leaving, self._kill_at, self._resume_at, self._hang = False, None, None, None
-        # The new group's files are watched afresh; those of the old one have been read.
-        self._files_at = None
-        self.group.start(self.standby, restarts, port, before)
+        self.group.start(self.roster.hosts, restarts)
+        local = [worker for worker in self.group if isinstance(worker, LocalWorker)]
+        self._tails = [JournalTail(job.journal(attempt, worker.rank), worker.rank) for worker in local]
         self._hangs.begin(self.group, self.recorder.progress.step or 0)
-        self._record_start(started_s, {"port": port, "restarts": restarts})
+        self._record_start(started_s, {"port": self.group.port, "restarts": restarts})
 
     def _record_start(self, started_s: float, data: dict[str, int]) -> None:
         group = self.group
@@ -168,17 +231,22 @@ class Supervisor:
         for worker in group:
             log = str(self.job.log(group.attempt, worker.rank))
             about = {"pid": worker.pid, "log": log, "kept": worker.rank in group.kept}
+            if self.job.hosts > 1:
+                about["host"] = group.hosts[worker.rank].name
             self.recorder.event("worker_started", rank=worker.rank, t_s=worker.started_s, data=about)
         self._flush()
 
     def _wait(self, selector: selectors.BaseSelector, files: FolderWatch, signals: Signals) -> None:
         """Sleep until something happens, and take it in."""
         for key, _ in selector.select(self._timeout_s()):
-            if isinstance(key.data, Worker):
+            if key.fd not in selector.get_map():
+                continue  # What came before in this round has let go of it.
+            if isinstance(key.data, LocalWorker):
                 selector.unregister(key.fd)
-                self._reap(key.data)
+                key.data.reap()
+                self.worker_ended(key.data)
             elif callable(key.data):
-                if not key.data():
+                if key.data() is False:
                     selector.unregister(key.fd)
             elif key.data == "signal":
                 self._told(signals.read())
@@ -198,6 +266,8 @@ class Supervisor:
             self._look_for_hang()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
+        if self.roster.look_at is not None and now >= self.roster.look_at:
+            self.roster.look()
 
     def _look_for_hang(self) -> None:
         """Ask whether the group moves; if not, note what it is stuck in and end who holds it up."""
@@ -207,7 +277,7 @@ class Supervisor:
             return
         self._hang = hang
         self._hangs.stop()
-        about = msgspec.to_builtins(hang) | self._hangs.evidence(self.group.attempt)
+        about = msgspec.to_builtins(hang) | self._hangs.evidence()
         self.recorder.event("hang", rank=hang.ranks[0], data=about)
         for worker in self.group:
             if worker.rank in hang.ranks and worker.running:
@@ -215,7 +285,15 @@ class Supervisor:
 
     def _timeout_s(self) -> float | None:
         """How long nothing needs to be done if nothing happens."""
-        alarms = (self._files_at, self._kill_at, self._flush_at, self._resume_at, self._hangs.look_at)
+        alarms = (
+            self._files_at,
+            self._kill_at,
+            self._flush_at,
+            self._resume_at,
+            self._hangs.look_at,
+            self._gather_until,
+            self.roster.look_at,
+        )
         due = [t for t in alarms if t is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -223,8 +301,7 @@ class Supervisor:
         """What workers and people wrote: journals, and a wish for another number of workers."""
         for tail in self._tails:
             for entry in tail.read():
-                self.recorder.journal(tail.rank, entry)
-                self._hangs.journal(tail.rank, entry)
+                self.journal_entry(self.group.attempt, tail.rank, entry)
         wanted = self.job.read_wanted() or self._wanted
         if wanted != self._wanted:
             self.recorder.event("resize", data={"from": self._wanted, "to": wanted})
@@ -234,10 +311,37 @@ class Supervisor:
         if self.on_update:
             self.on_update(self.recorder.progress)
 
-    def _reap(self, worker: Worker) -> None:
-        code = worker.reap()
+    def journal_entry(self, attempt: int, rank: int, entry: dict[str, Any]) -> None:
+        """Take in what a rank of this host or another wrote."""
+        if attempt != self.group.attempt:
+            return
+        self.recorder.journal(rank, entry)
+        self._hangs.journal(rank, entry)
+        if self._flush_at is None and self.recorder.dirty:
+            self._flush_at = time.monotonic() + _FLUSH_S
+
+    def worker_ended(self, worker: Worker) -> None:
+        """Record an exit."""
+        code = worker.exit_code or 0
         data = {"exit_code": code, "signal": -code if code < 0 else None, "told": worker.told}
         self.recorder.event("worker_exit", rank=worker.rank, t_s=worker.ended_s, data=data)
+
+    def host_came(self, host: RemoteHost) -> None:
+        """Record that a host can be used; a group that lacks workers is formed anew."""
+        about = {"host": host.name, "address": host.address, "parked": len(host.parked)}
+        self.recorder.event("host_came", data=about)
+
+    def host_lost(self, host: RemoteHost, why: str) -> None:
+        """Record that a host is gone."""
+        self.recorder.event("host_lost", data={"host": host.name, "address": host.address, "why": why})
+
+    def found(self, host: RemoteHost, evidence: dict[str, Any]) -> None:
+        """Record what workers of another host were in the middle of."""
+        self.recorder.event("hang_evidence", data={"host": host.name} | evidence)
+
+    def asked(self, signum: int) -> None:
+        """Another host was told to end: the run commits everywhere and ends, to be started again."""
+        self._told([signum])
 
     def _told(self, signums: list[int]) -> None:
         """A signal to the agent: ask the workers to end, or at the second one end them."""
@@ -257,7 +361,7 @@ class Supervisor:
             workers=self.group.size,
             parked=self.group.parked,
             asked=self._asked,
-            resized=self._wanted != self.group.size,
+            resized=self._target != self.group.size,
         )
         return self._recover() if decision.step is Step.RECOVER else decision
 
@@ -277,19 +381,28 @@ class Supervisor:
             self.failure = hung(self.failure, self._hang)
         self.recorder.failure(self.failure, seen_s)
         committed = self.recorder.progress.step or 0
+        host = self.group.hosts[self.failure.rank]
         incident = Incident(
             symptom=read_cause(self.failure),
             t_s=seen_s,
             committed=committed,
             step=committed + 1,
+            host=host.name,
             rank=self.failure.rank,
         )
-        fleet = Fleet(workers=self.group.size, on_host=self.group.size)
-        rules = Rules(max_restarts=self.job.max_restarts)
+        in_use = {host.index for host in self.group.hosts.values()}
+        fleet = Fleet(
+            workers=self.group.size,
+            on_host=sum(one is host for one in self.group.hosts.values()),
+            spare_hosts=sum(one.index not in in_use for one in self.roster.hosts),
+            awaited=self.job.hosts > 1,
+        )
+        rules = Rules(max_restarts=self.job.max_restarts, min_workers=self.job.min_hosts * self.job.workers)
         verdict = recover(rules, self._incidents, incident, time.time(), fleet)
         self._incidents.append(incident)
         self.recorder.event("verdict", rank=self.failure.rank, data=verdict.event())
         self._next = follow(verdict)
+        self._enough = verdict.workers if verdict.action is Action.SHRINK else None
         self._resume_at = time.monotonic() + verdict.delay_s
 
     def _end_others(self, step: Step) -> None:
@@ -308,7 +421,9 @@ class Supervisor:
     def close(self) -> None:
         """Leave nothing behind, however it ended."""
         self.group.kill(parked=True)
-        self.group.close()
+        ended = self._outcome
+        self.roster.close(None if ended is None else (ended.exit_code, ended.reason))
+        self.local.release(())
         shutil.rmtree(self.job.memory_dir, ignore_errors=True)
 
     def _conclude(self, decision: Decision) -> None:

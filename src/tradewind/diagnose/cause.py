@@ -57,6 +57,7 @@ _BY_KIND = {
     "usage": Cause.USAGE,
     "data": Cause.DATA,
     "hang": Cause.HANG,
+    "host_lost": Cause.HOST_LOST,
 }
 _HAS_PLACE = frozenset({"exception", "out_of_memory", "import", "usage", "data", "peer_lost"})
 """Kinds of failure that say where they happened; a signal or a bare exit code does not."""

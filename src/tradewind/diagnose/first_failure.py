@@ -40,6 +40,8 @@ class RankExit(msgspec.Struct, frozen=True, kw_only=True):
     t_s: float
     told: bool = False
     """The agent had sent it a signal before it ended."""
+    lost: bool = False
+    """Its host went, and it with the host."""
     text: str = ""
     """The traceback, or the last lines of its log."""
     exception: str = ""
@@ -51,7 +53,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     rank: int
     kind: str
-    """killed, crash, out_of_memory, peer_lost, import, usage, data, exception, exit or hang."""
+    """killed, crash, out_of_memory, peer_lost, import, usage, data, exception, exit, hang or host_lost."""
     exception: str
     text: str
     exit_code: int
@@ -89,6 +91,8 @@ def is_own_failure(ended: RankExit) -> bool:
 
 def classify(ended: RankExit) -> str:
     """The class of one rank's failure."""
+    if ended.lost:
+        return "host_lost"
     name = type_name(ended.exception)
     if "OutOfMemory" in name or name == "MemoryError" or any(m in ended.exception for m in _NO_MEMORY):
         return "out_of_memory"

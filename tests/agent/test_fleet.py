@@ -1,0 +1,125 @@
+"""Several hosts: one group of workers over all of them, and what the loss of one costs; in network namespaces."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent import training
+from tests.agent.fleets import Fleet
+from tests.agent.test_supervise import check_exactly_once
+from tests.agent.training import Finished
+from tests.services.namespaces import Network, network
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Network]:
+    """Two hosts."""
+    with network(2) as built:
+        yield built
+
+
+Start = Callable[..., Fleet]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, hosts: Network) -> Iterator[Start]:
+    """A function that starts a run on both hosts."""
+    started: list[Fleet] = []
+
+    def start(**options: object) -> Fleet:
+        started.append(Fleet(tmp_path / "fleet", hosts, **options))  # type: ignore[arg-type]
+        started[-1].start_all()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An undisturbed run of two workers on one host."""
+    found = training.run(tmp_path_factory.mktemp("calm"), 2)
+    assert found.code == 0, found.output
+    return found
+
+
+def test_two_hosts_train_as_one_does(fleet: Start, calm: Finished) -> None:
+    """A worker on each of two hosts ends with bitwise the weights of two workers on one."""
+    found = fleet().finish()
+    assert found.code == 0, found.output
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+    started = [(event.rank, event.data["host"]) for event in found.of("worker_started")]
+    assert started == [(0, "host 0"), (1, "host 1")], found.output
+    assert {event.rank for event in found.of("step")} == {0, 1}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_worker_killed_on_either_host_is_replaced_there(fleet: Start, calm: Finished, rank: int) -> None:
+    """The other host's worker keeps its process, and both go on from the memory of their hosts."""
+    found = fleet(PLAN=f"KILL=13/{rank}").finish()
+    assert found.code == 0, found.output
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+    assert [event.data["action"] for event in found.of("verdict")] == ["restart_in_place"]
+    (failure,) = found.of("failure")
+    assert (failure.rank, failure.data["class"]) == (rank, "killed")
+    kept = {e.rank: e.data["kept"] for e in found.of("worker_started") if e.attempt == 1}
+    assert kept[rank] is False
+
+
+def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
+    """A host that dies is named, the other stays, and the run goes on when one comes in its place."""
+    running = fleet(PLAN="WAIT=20", EVERY="4")
+    running.wait_for("checkpoint", 4)
+    running.kill(1)
+    running.wait_for("waiting")
+    training.go_on(running.folder)
+    running.start(1)
+    found = running.finish()
+    assert found.code == 0, found.output
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+    (verdict,) = found.of("verdict")
+    assert (verdict.data["action"], verdict.data["host"], verdict.data["cause"]) == (
+        "replace_host",
+        "host 1",
+        "host_lost",
+    )
+
+
+def test_the_first_host_may_be_lost_too(fleet: Start, calm: Finished) -> None:
+    """When the leader dies the other host keeps its worker, and follows the leader that comes in its place."""
+    running = fleet(PLAN="WAIT=20", EVERY="4")
+    running.wait_for("checkpoint", 4)
+    running.kill(0)
+    training.go_on(running.folder)
+    running.start(0)
+    found = running.finish()
+    assert found.code == 0, found.output
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+
+
+def test_a_host_that_is_cut_off_is_left_behind_and_taken_back(fleet: Start, hosts: Network) -> None:
+    """With fewer hosts allowed the run goes on without a host that is silent, and grows when it is heard again."""
+    running = fleet(PLAN="WAIT=20", EVERY="4", min_hosts=1)
+    running.wait_for("checkpoint", 4)
+    try:
+        hosts.pull(1)
+        running.wait_for("host_lost")
+        running.wait_for("attempt_started", 2)
+    finally:
+        hosts.plug(1)
+    running.wait_for("host_came", 2)
+    running.wait_for("attempt_started", 3)
+    training.go_on(running.folder)
+    found = running.finish()
+    assert found.code == 0, found.output
+    assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 1, 2]
+    assert "silent" in found.of("host_lost")[0].data["why"]
+    check_exactly_once(found)
