@@ -19,7 +19,9 @@ from tradewind.agent.host import LocalHost
 from tradewind.agent.job import Job, job_of
 from tradewind.agent.lock import held
 from tradewind.agent.member import Member
-from tradewind.agent.supervise import Seat, standby_of, supervise
+from tradewind.agent.roster import Seat
+from tradewind.agent.standby import standby_of
+from tradewind.agent.supervise import supervise
 from tradewind.agent.watch import Signals, held_back
 from tradewind.errors import NotFoundError, SpecError
 from tradewind.store import Run, open_store

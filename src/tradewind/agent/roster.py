@@ -6,10 +6,22 @@ import selectors
 import socket
 import time
 
+import msgspec
+
 from tradewind.agent import wire
 from tradewind.agent.host import Host, LocalHost
 from tradewind.agent.remote import Ears, RemoteHost
 from tradewind.agent.wire import BEAT_S, LEASE_S, Link, LinkLost
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """This host's place among a run's hosts."""
+
+    index: int = 0
+    address: str = "127.0.0.1"
+    door: socket.socket | None = None
+    """Where agents of other hosts call; None for a run on this host alone."""
+    token: str = ""
 
 
 class Caller:
@@ -33,17 +45,14 @@ class Caller:
 class Roster:
     """This host, and others as they come and go. Without a door it stays alone."""
 
-    def __init__(
-        self, run: str, local: LocalHost, door: socket.socket | None, token: str, ears: Ears
-    ) -> None:
-        """`door`: a listening socket on which agents of other hosts call."""
+    def __init__(self, run: str, local: LocalHost, seat: Seat, ears: Ears) -> None:
         self.local = local
         self.others: dict[int, RemoteHost] = {}
         self.attempt = -1
         """The newest that a host which called has taken part in."""
-        self.look_at: float | None = time.monotonic() + BEAT_S if door else None
+        self.look_at: float | None = time.monotonic() + BEAT_S if seat.door else None
         """When to look next for hosts that have fallen silent, on the monotonic clock."""
-        self._run, self._token, self._door, self._ears = run, token, door, ears
+        self._run, self._token, self._door, self._ears = run, seat.token, seat.door, ears
         self._callers: set[Caller] = set()
         self._selector: selectors.BaseSelector | None = None
 

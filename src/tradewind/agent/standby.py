@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tradewind.agent.job import Job
+from tradewind import names
+from tradewind.agent.job import Job, shared_environment
+from tradewind.agent.journal import make_folder
 from tradewind.agent.place import Place
 from tradewind.agent.worker import LocalWorker, die_with
 from tradewind.errors import TradewindError
@@ -100,3 +102,19 @@ class Standby:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def standby_of(job: Job) -> Standby:
+    """The run's standby; it imports torch beforehand where the script will."""
+    log = job.run_dir / names.LOGS_DIR / "standby.log"
+    make_folder(log)
+    return Standby(shared_environment(job, os.environ), log, TORCH if uses_torch(job) else ())
+
+
+def uses_torch(job: Job) -> bool:
+    """Whether the script looks as if it imported torch; a wrong guess costs time and nothing else."""
+    try:
+        text = (job.workdir / job.script).read_bytes()
+    except OSError:
+        return False  # The worker will say what is wrong with it.
+    return b"torch" in text or b"tradewind" in text

@@ -4,28 +4,26 @@ import os
 import selectors
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tradewind import names
 from tradewind.agent.group import Group
 from tradewind.agent.hangs import HangWatch
 from tradewind.agent.host import LocalHost
-from tradewind.agent.job import Job, shared_environment
+from tradewind.agent.job import Job
 from tradewind.agent.journal import JournalTail, make_folder
+from tradewind.agent.judge import Judge, hung
 from tradewind.agent.policy import Decision, Step, decide, finish_asked, follow
 from tradewind.agent.recorder import Progress, Recorder
-from tradewind.agent.recovery import Action, Fleet, Incident, Rules, recover
+from tradewind.agent.recovery import Action
 from tradewind.agent.remote import RemoteHost
-from tradewind.agent.roster import Roster
-from tradewind.agent.standby import TORCH, Standby
+from tradewind.agent.roster import Roster, Seat
+from tradewind.agent.standby import Standby, standby_of
 from tradewind.agent.watch import FolderWatch, Signals
 from tradewind.agent.worker import LocalWorker, Worker
-from tradewind.diagnose.cause import read_cause
 from tradewind.diagnose.first_failure import Failure
 from tradewind.diagnose.hang import Hang
 from tradewind.names import ExitCode
@@ -50,16 +48,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-class Seat(msgspec.Struct, frozen=True, kw_only=True):
-    """This host's place among a run's hosts."""
-
-    index: int = 0
-    address: str = "127.0.0.1"
-    door: socket.socket | None = None
-    """Where agents of other hosts call; None for a run on this host alone."""
-    token: str = ""
-
-
 def supervise(
     job: Job, store: "Store", on_update: OnUpdate | None = None, seat: Seat | None = None
 ) -> Outcome:
@@ -82,27 +70,6 @@ def supervise(
     return outcome
 
 
-def standby_of(job: Job) -> Standby:
-    """The run's standby; it imports torch beforehand where the script will."""
-    log = job.run_dir / names.LOGS_DIR / "standby.log"
-    make_folder(log)
-    return Standby(shared_environment(job, os.environ), log, TORCH if uses_torch(job) else ())
-
-
-def uses_torch(job: Job) -> bool:
-    """Whether the script looks as if it imported torch; a wrong guess costs time and nothing else."""
-    try:
-        text = (job.workdir / job.script).read_bytes()
-    except OSError:
-        return False  # The worker will say what is wrong with it.
-    return b"torch" in text or b"tradewind" in text
-
-
-def hung(failure: Failure, hang: Hang) -> Failure:
-    """The failure of a rank that was killed because it hung, named after the hang and not the signal."""
-    return msgspec.structs.replace(failure, rank=hang.ranks[0], kind="hang", exception=hang.reason)
-
-
 class Supervisor:
     """The loop over one run's attempts; one instance per run."""
 
@@ -112,12 +79,12 @@ class Supervisor:
         self.job = job
         capacity = None if seat.door is None else job.workers
         self.local = LocalHost(job, standby, index=seat.index, address=seat.address, capacity=capacity)
-        self.roster = Roster(job.run, self.local, seat.door, seat.token, self)
+        self.roster = Roster(job.run, self.local, seat, self)
         self.recorder = Recorder(job.run, store)
         self.on_update = on_update
         self.failure: Failure | None = None
         self.group = Group(job.size)
-        self._incidents: list[Incident] = []
+        self._judge = Judge(job)
         self._tails: list[JournalTail] = []
         self._asked: str | None = None
         self._wanted = job.size
@@ -368,12 +335,12 @@ class Supervisor:
     def _recover(self) -> Decision:
         """Name the first failure, ask the policy what to do about it, and let its delay pass."""
         if self._resume_at is None:
-            self._judge()
+            self._give_verdict()
         if self._resume_at is not None and time.monotonic() < self._resume_at:
             return Decision(Step.WAIT)
         return self._next
 
-    def _judge(self) -> None:
+    def _give_verdict(self) -> None:
         found = self.group.first_failure()
         assert found is not None, "decide() said that a worker failed"
         self.failure, seen_s = found
@@ -381,25 +348,7 @@ class Supervisor:
             self.failure = hung(self.failure, self._hang)
         self.recorder.failure(self.failure, seen_s)
         committed = self.recorder.progress.step or 0
-        host = self.group.hosts[self.failure.rank]
-        incident = Incident(
-            symptom=read_cause(self.failure),
-            t_s=seen_s,
-            committed=committed,
-            step=committed + 1,
-            host=host.name,
-            rank=self.failure.rank,
-        )
-        in_use = {host.index for host in self.group.hosts.values()}
-        fleet = Fleet(
-            workers=self.group.size,
-            on_host=sum(one is host for one in self.group.hosts.values()),
-            spare_hosts=sum(one.index not in in_use for one in self.roster.hosts),
-            awaited=self.job.hosts > 1,
-        )
-        rules = Rules(max_restarts=self.job.max_restarts, min_workers=self.job.min_hosts * self.job.workers)
-        verdict = recover(rules, self._incidents, incident, time.time(), fleet)
-        self._incidents.append(incident)
+        verdict = self._judge.judge(self.group, self.roster.hosts, self.failure, seen_s, committed)
         self.recorder.event("verdict", rank=self.failure.rank, data=verdict.event())
         self._next = follow(verdict)
         self._enough = verdict.workers if verdict.action is Action.SHRINK else None
