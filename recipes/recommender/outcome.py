@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def report(fitted: "Fitted", split: Split, recipe: Recipe, flags: argparse.Namespace) -> None:
     """Evaluate on the test items, print, and write everything into `flags.out`."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # The other workers of this host are done.
     test = evaluate(fitted.model, split, split.test)
     variants = {
         "seen items masked": evaluate(fitted.model, split, split.test, mask_seen=True).metrics(),

@@ -56,7 +56,7 @@ def fit(
     plain = recipe.build(split).to(context.device)
     best = Best(plain, recipe.average, recipe.patience)
     # Buffers are the same on every worker from the start; sending them each step would only cost time.
-    model = DistributedDataParallel(plain, broadcast_buffers=False) if context.world > 1 else plain
+    model = DistributedDataParallel(plain, forward_sync_buffers=False) if context.world > 1 else plain
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
