@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from tradewind.errors import SpecError
 from tradewind.train import generation
+from tradewind.train.meeting import await_rank_0
 
 
 def rank() -> int:
@@ -67,6 +68,7 @@ def distributed() -> Distributed:
     if gpu:
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _initialized():
+        await_rank_0(int(os.environ.get("RANK", "0")))
         with generation.connecting():
             dist.init_process_group("nccl" if gpu else "gloo")
     return Distributed(rank=rank(), world=world_size(), local_rank=local_rank, device=device)
