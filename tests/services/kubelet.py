@@ -1,0 +1,396 @@
+"""A small kubelet whose containers are processes: real exit codes, signals, logs, addresses and lost nodes.
+
+It registers a node, keeps its lease, and runs the pods that the scheduler binds to it, each container as a
+process in the node's network namespace and a mount namespace of its own, where the pod's volumes lie at their
+paths. Images are not pulled: what a container names as its command must be on this machine. `runAsUser`,
+read-only root file systems and resource limits are not enforced, probes are not asked, and a container
+is not restarted in place (`restartPolicy: Never`). A pod's address is its node's, and as there is no cluster
+DNS the names of pods behind a headless Service are kept in the `/etc/hosts` that all pods see.
+"""
+
+import base64
+import contextlib
+import datetime
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.services.kube_api import ApiError, KubeApi, Object
+from tests.services.namespaces import Network
+
+LEASE_S = 2.0
+_MOUNTS = """
+mount --make-rprivate /
+while [ "$1" != -- ]; do
+  if [ -d "$1" ]; then mkdir -p "$2"; fi
+  mount --bind "$1" "$2"
+  shift 2
+done
+shift
+cd "$1"
+shift
+exec "$@"
+"""
+"""Pairs of source and target until `--`, then the working directory and the command."""
+
+
+class Hosts:
+    """What names mean in all pods: one file, changed in place, so that who has it mounted sees it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.path = folder / "hosts"
+        self._names: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._write()
+
+    def set(self, name: str, address: str) -> None:
+        """From now on `name` is at `address`."""
+        with self._lock:
+            self._names[name] = address
+            self._write()
+
+    def _write(self) -> None:
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self._names.items())]
+        self.path.write_text("\n".join(lines) + "\n")
+
+
+class Kubelet:
+    """One node, until `close` or `lose`."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        folder: pathlib.Path,
+        hosts: Hosts,
+        network: Network,
+        index: int,
+        *,
+        gpus: int = 0,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        self.name = f"{network.names[index]}-{secrets.token_hex(2)}"
+        self.address = network.addresses[index]
+        self.pods: dict[str, RunningPod] = {}
+        """By uid."""
+        self._api, self._folder, self._hosts = api, folder / self.name, hosts
+        self._network, self._index = network, index
+        self._ending = threading.Event()
+        self._folder.mkdir(parents=True)
+        self._register(gpus, labels or {})
+        self._threads = [
+            threading.Thread(target=work, name=f"{self.name}-{work.__name__}", daemon=True)
+            for work in (self._keep_lease, self._watch)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _register(self, gpus: int, labels: dict[str, str]) -> None:
+        room = {"cpu": "8", "memory": "64Gi", "pods": "20", "ephemeral-storage": "50Gi"}
+        room |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
+        about = {"name": self.name, "labels": {"kubernetes.io/hostname": self.name} | labels}
+        self._api.create({"apiVersion": "v1", "kind": "Node", "metadata": about})
+        now = _now()
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+        status["addresses"] = [{"type": "InternalIP", "address": self.address}]
+        self._api.patch(f"/api/v1/nodes/{self.name}/status", {"status": status})
+        lease = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": _now_micro()}
+        self._api.create(
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": self.name, "namespace": "kube-node-lease"},
+                "spec": lease,
+            }
+        )
+
+    def _keep_lease(self) -> None:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
+        while not self._ending.wait(LEASE_S):
+            with contextlib.suppress(ApiError):
+                self._api.patch(path, {"spec": {"renewTime": _now_micro()}})
+
+    def _watch(self) -> None:
+        """Start what is bound to this node, and end what is deleted."""
+        while not self._ending.is_set():
+            # A short watch: at its end it is seen whether the node is to go.
+            watched = self._api.watch("/api/v1/pods", 5, fieldSelector=f"spec.nodeName={self.name}")
+            with contextlib.suppress(ApiError):
+                for pods in watched:
+                    if self._ending.is_set():
+                        break
+                    self._look(pods)
+
+    def _look(self, pods: Sequence[Object]) -> None:
+        for pod in pods:
+            uid = pod["metadata"]["uid"]
+            if uid not in self.pods and "deletionTimestamp" not in pod["metadata"]:
+                folder = self._folder / uid
+                self.pods[uid] = RunningPod(self._api, pod, folder, self)
+            if uid in self.pods and "deletionTimestamp" in pod["metadata"]:
+                self.pods[uid].delete(pod["metadata"].get("deletionGracePeriodSeconds", 30))
+        for uid in self.pods.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            self.pods[uid].kill()
+
+    def command(self, mounts: Sequence[tuple[str, str]], cwd: str, command: Sequence[str]) -> list[str]:
+        """A command in this node's network, with these sources mounted at these targets."""
+        pairs = [path for pair in (*mounts, (str(self._hosts.path), "/etc/hosts")) for path in pair]
+        shell = ["unshare", "--mount", "sh", "-ec", _MOUNTS, "kubelet"]
+        return self._network.command(self._index, *shell, *pairs, "--", cwd, *command)
+
+    def named(self, name: str) -> None:
+        """A pod of this node is known by a name."""
+        self._hosts.set(name, self.address)
+
+    def lose(self) -> None:
+        """The node is gone: nothing of it runs, and nobody says so."""
+        self._ending.set()
+        for pod in self.pods.values():
+            pod.lose()
+        for thread in self._threads:
+            thread.join()
+
+    def close(self) -> None:
+        """End everything, and take the node out of the cluster."""
+        self.lose()
+        for path in (
+            f"/api/v1/nodes/{self.name}",
+            f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}",
+        ):
+            with contextlib.suppress(ApiError):
+                self._api.delete(path)
+
+
+class RunningPod:
+    """A pod on a node: its init containers one after another, then its containers."""
+
+    def __init__(self, api: KubeApi, pod: Object, folder: pathlib.Path, node: Kubelet) -> None:
+        self.pod, self.folder = pod, folder
+        self.path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        self._api, self._node = api, node
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._deleted = threading.Event()
+        self._lost = False
+        self._thread = threading.Thread(target=self._run, name=pod["metadata"]["name"], daemon=True)
+        self._thread.start()
+
+    @property
+    def log(self) -> str:
+        """What its containers have printed."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    def _run(self) -> None:
+        spec = self.pod["spec"]
+        self.folder.mkdir(parents=True)
+        try:
+            volumes = self._volumes()
+        except ApiError as error:
+            self._say({"phase": "Pending", "reason": "FailedMount", "message": str(error)})
+            return
+        self._name()
+        for number, container in enumerate(spec.get("initContainers", ())):
+            code = self._execute(container, volumes, f"{number}-{container['name']}")
+            if code:
+                self._ended("Failed", "initContainerStatuses", container, code)
+                return
+        (container,) = spec["containers"]
+        code = self._execute(container, volumes, f"9-{container['name']}")
+        self._ended("Failed" if code else "Succeeded", "containerStatuses", container, code)
+
+    def _name(self) -> None:
+        spec, meta = self.pod["spec"], self.pod["metadata"]
+        if "hostname" in spec and "subdomain" in spec:
+            short = f"{spec['hostname']}.{spec['subdomain']}"
+            for name in (
+                short,
+                f"{short}.{meta['namespace']}.svc",
+                f"{short}.{meta['namespace']}.svc.cluster.local",
+            ):
+                self._node.named(name)
+
+    def _execute(self, container: Object, volumes: dict[str, pathlib.Path], log: str) -> int:
+        """Run a container to its end; its exit code, a signal as 128 + its number."""
+        mounts = [
+            (str(volumes[mount["name"]] / mount.get("subPath", "")), mount["mountPath"])
+            for mount in container.get("volumeMounts", ())
+        ]
+        command = self._node.command(
+            [*mounts, *_kept(mounts)],
+            container.get("workingDir", "/"),
+            [*container["command"], *container.get("args", ())],
+        )
+        with self._lock:
+            if self._deleted.is_set():
+                return 128 + signal.SIGTERM
+            with (self.folder / f"{log}.log").open("ab") as output:
+                self._process = subprocess.Popen(
+                    command,
+                    env={"PATH": os.environ["PATH"]} | self._environment(container),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        running = {"name": container["name"], "ready": True, "started": True, "restartCount": 0}
+        running |= {"image": container["image"], "imageID": "", "state": {"running": {"startedAt": _now()}}}
+        if log.startswith("9-"):
+            self._say({"phase": "Running", "containerStatuses": [running]})
+        code = self._process.wait()
+        return 128 - code if code < 0 else code
+
+    def _environment(self, container: Object) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", ()):
+            if "secretRef" in source:
+                found |= self._secret(source["secretRef"]["name"])
+        for variable in container.get("env", ()):
+            found[variable["name"]] = self._value(variable)
+        return found
+
+    def _value(self, variable: Object) -> str:
+        origin = variable.get("valueFrom")
+        if origin is None:
+            return str(variable.get("value", ""))
+        if "secretKeyRef" in origin:
+            return self._secret(origin["secretKeyRef"]["name"])[origin["secretKeyRef"]["key"]]
+        path = origin["fieldRef"]["fieldPath"]
+        own = {"status.podIP": self._node.address, "status.hostIP": self._node.address}
+        if path in own:
+            return own[path]
+        if path.endswith("']"):
+            table, _, key = path.removesuffix("']").partition("['")
+            return str(_at(self.pod, table)[key])
+        return str(_at(self.pod, path))
+
+    def _secret(self, name: str) -> dict[str, str]:
+        data = self._of("secrets", name).get("data", {})
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def _of(self, kind: str, name: str) -> Object:
+        return self._api.get(f"/api/v1/namespaces/{self.pod['metadata']['namespace']}/{kind}/{name}")
+
+    def _volumes(self) -> dict[str, pathlib.Path]:
+        return {volume["name"]: self._volume(volume) for volume in self.pod["spec"].get("volumes", ())}
+
+    def _volume(self, volume: Object) -> pathlib.Path:
+        """The folder that holds a volume's content."""
+        if "persistentVolumeClaim" in volume:
+            claim = self._of("persistentvolumeclaims", volume["persistentVolumeClaim"]["claimName"])
+            found = self._api.get(f"/api/v1/persistentvolumes/{claim['spec']['volumeName']}")
+            return pathlib.Path(found["spec"]["hostPath"]["path"])
+        in_memory = volume.get("emptyDir", {}).get("medium") == "Memory"
+        folder = pathlib.Path("/dev/shm", f"pod-{self.pod['metadata']['uid']}") if in_memory else self.folder
+        folder = folder / f"volume-{volume['name']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
+        for source in volume.get("projected", {}).get("sources", [volume]):
+            if "configMap" in source:
+                self._write_config(source["configMap"], folder)
+        return folder
+
+    def _write_config(self, source: Object, folder: pathlib.Path) -> None:
+        found = self._of("configmaps", source["name"])
+        for key, text in found.get("data", {}).items():
+            (folder / key).write_text(text)
+        for key, data in found.get("binaryData", {}).items():
+            (folder / key).write_bytes(base64.b64decode(data))
+
+    def _ended(self, phase: str, field: str, container: Object, code: int) -> None:
+        reason = "Completed" if code == 0 else "Error"
+        state = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": _now()}}
+        status = {"name": container["name"], "ready": False, "started": False, "restartCount": 0}
+        status |= {"image": container["image"], "imageID": "", "state": state}
+        self._say({"phase": phase, field: [status]})
+        self._clean()
+        if self._deleted.is_set():
+            self._confirm()
+
+    def _say(self, status: Object) -> None:
+        if self._lost:
+            return
+        address = {"podIP": self._node.address, "podIPs": [{"ip": self._node.address}]}
+        with contextlib.suppress(ApiError):  # It is deleted.
+            self._api.patch(f"{self.path}/status", {"status": address | status})
+
+    def _confirm(self) -> None:
+        if not self._lost:
+            with contextlib.suppress(ApiError):
+                self._api.delete(self.path, grace_s=0)
+
+    def _clean(self) -> None:
+        shutil.rmtree(f"/dev/shm/pod-{self.pod['metadata']['uid']}", ignore_errors=True)
+
+    def delete(self, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL after the grace period; the pod goes once its processes have."""
+        with self._lock:
+            if self._deleted.is_set():
+                return
+            self._deleted.set()
+        if not self._thread.is_alive():
+            self._confirm()
+            return
+        threading.Thread(target=self._end, args=(grace_s,), daemon=True).start()
+
+    def _end(self, grace_s: float) -> None:
+        self.signal(signal.SIGTERM)
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        self.kill()
+
+    def signal(self, signum: int) -> None:
+        """A signal to the container's first process, as the runtime sends it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signum)
+
+    def kill(self) -> None:
+        """SIGKILL to everything that runs in the pod."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def lose(self) -> None:
+        """It is gone with its node: nothing more is said of it."""
+        self._lost = True
+        self._deleted.set()
+        self.kill()
+        self._thread.join()
+        self._clean()
+
+
+def _kept(mounts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a volume at a container's path would hide of what its Python needs: mounted on top of it."""
+    root = pathlib.Path(__file__).parents[2]
+    needed = dict.fromkeys([pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix), root / "src"])
+    hidden = [path for path in needed for _, target in mounts if path.is_relative_to(target)]
+    return [(f"/proc/1/root{path}", str(path)) for path in hidden]
+
+
+def _at(tree: Object, path: str) -> Any:
+    found: Any = tree
+    for part in path.split("."):
+        found = found[part]
+    return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _now_micro() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
