@@ -31,7 +31,7 @@ _MOUNTS = """
 mount --make-rprivate /
 while [ "$1" != -- ]; do
   if [ -d "$1" ]; then mkdir -p "$2"; fi
-  mount --bind "$1" "$2"
+  mount --rbind "$1" "$2"
   shift 2
 done
 shift
@@ -194,6 +194,16 @@ class RunningPod:
         """What its containers have printed."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
 
+    @property
+    def alive(self) -> bool:
+        """Whether something of it still runs."""
+        return self._thread.is_alive()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the process that ran last; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def _run(self) -> None:
         spec = self.pod["spec"]
         self.folder.mkdir(parents=True)
@@ -230,7 +240,7 @@ class RunningPod:
             for mount in container.get("volumeMounts", ())
         ]
         command = self._node.command(
-            [*mounts, *_kept(mounts)],
+            [*_kept(mounts), *mounts],
             container.get("workingDir", "/"),
             [*container["command"], *container.get("args", ())],
         )
@@ -374,11 +384,15 @@ class RunningPod:
 
 
 def _kept(mounts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What a volume at a container's path would hide of what its Python needs: mounted on top of it."""
+    """What volumes would hide of what the containers' Python needs: mounted into these volumes beforehand."""
     root = pathlib.Path(__file__).parents[2]
     needed = dict.fromkeys([pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix), root / "src"])
-    hidden = [path for path in needed for _, target in mounts if path.is_relative_to(target)]
-    return [(f"/proc/1/root{path}", str(path)) for path in hidden]
+    return [
+        (str(path), f"{source}/{path.relative_to(target)}")
+        for path in needed
+        for source, target in mounts
+        if path.is_relative_to(target)
+    ]
 
 
 def _at(tree: Object, path: str) -> Any:
