@@ -30,12 +30,14 @@ from tradewind.train.checkpoint.manifest import Manifest
 from tradewind.train.checkpoint.memory import Memory
 from tradewind.train.checkpoint.reader import latest, load, steps, verify
 from tradewind.train.checkpoint.rows import Rows
+from tradewind.train.checkpoint.slot import NoRoomError
 from tradewind.train.checkpoint.writer import prune, save
 
 __all__ = [
     "Loaded",
     "Manifest",
     "Memory",
+    "NoRoomError",
     "Rows",
     "Saved",
     "Saver",

@@ -88,7 +88,8 @@ class Memory:
 
         `shared` is what all workers hold alike or have a cut of, `own` is this worker's. Steps of the
         same and later numbers that were staged before are forgotten: training did not go on from them.
-        Raises a TradewindError when the file system has no room, or the state cannot be stored.
+        Raises a NoRoomError when the file system has no room, another TradewindError when the state cannot
+        be stored.
         """
         self.check()
         self._calm.clear()

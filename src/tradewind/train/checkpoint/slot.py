@@ -13,6 +13,10 @@ from tradewind.train.checkpoint import image
 from tradewind.train.checkpoint.copying import Bytes
 
 
+class NoRoomError(TradewindError):
+    """Shared memory cannot take what is to be staged; training can go on without."""
+
+
 class Slot:
     """One image file, mapped; `header` is what it holds now, None when nothing valid.
 
@@ -91,14 +95,14 @@ class Slot:
         self.close()
         self.path.unlink(missing_ok=True)
         fresh = self.path.with_suffix(".new")
-        self._fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
+            self._fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             # Without this a full file system would show as SIGBUS in the middle of a copy.
             os.posix_fallocate(self._fd, 0, size)
         except OSError as error:
             self.close()
-            fresh.unlink()
-            raise TradewindError(_no_room(self.path, size, error)) from error
+            fresh.unlink(missing_ok=True)
+            raise NoRoomError(_no_room(self.path, size, error)) from error
         self._map(size)
         fresh.rename(self.path)
         if not self._lock():
