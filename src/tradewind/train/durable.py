@@ -30,6 +30,8 @@ class Durable:
         self._keep = keep
         self._peers, self._journal = peers, journal
         self._saver: Saver | None = None
+        self._skipped = 0
+        """Of savers that are closed."""
         self._stalls: dict[int, float] = {}
 
     def open(self, memory: Memory) -> None:
@@ -85,7 +87,6 @@ class Durable:
     def _note(self, step: int, folder: Path, size: int, seconds: float, stall_s: float) -> None:
         self.saved = step
         if self._peers.rank == 0:
-            skipped = self._saver.skipped if self._saver is not None else 0
             self._journal.write(
                 "checkpoint",
                 step=step,
@@ -93,7 +94,7 @@ class Durable:
                 bytes=size,
                 seconds=seconds,
                 stall_s=stall_s,
-                skipped=skipped,
+                skipped=self._skipped + (self._saver.skipped if self._saver is not None else 0),
             )
 
     def warn(self, what: str, why: str) -> None:
@@ -107,11 +108,15 @@ class Durable:
         if self._saver is not None:
             with contextlib.suppress(TradewindError):  # It is broken, which was heard above.
                 self._saver.close()
-        self._saver, self.broken = None, None
+        self._forget()
 
     def abandon(self) -> None:
         """Let go of the thread that writes, whatever becomes of what it was writing, and ask no peer."""
         if self._saver is not None:
             self._saver.abandon()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._skipped += self._saver.skipped if self._saver is not None else 0
         self._saver, self.broken = None, None
         self._stalls.clear()
