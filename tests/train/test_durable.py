@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.train import workers
 from tests.train.disks import Disk, SmallMemory
 from tradewind import names, train
 from tradewind.errors import TradewindError
@@ -210,3 +211,68 @@ def test_entering_again_in_place_leaves_nothing_behind(
     assert job.saved == []
     assert len(list(shm.glob("*.image"))) <= 4
     assert {entry["tier"] for entry in journal(home, "resume")} == {"memory"}
+
+
+TOGETHER = """
+import os, sys
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tradewind import train
+
+MODE = os.environ["MODE"]
+with train.distributed() as ctx:
+    if MODE == "small" and ctx.rank == 1:
+        allocate, left = os.posix_fallocate, [1]
+        def refuse(*given):
+            if not left:
+                raise OSError(28, "No space left on device")
+            left.pop()
+            allocate(*given)
+        os.posix_fallocate = refuse
+    torch.manual_seed(0)
+    model = DistributedDataParallel(nn.Linear(600, 600))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop = train.Loop(
+        model=model, optimizer=optimizer, data=train.Batches(96, 8, epochs=1), every_steps=3, max_recompute=1, keep=9
+    )
+    for indices in loop:
+        optimizer.zero_grad()
+        model(torch.ones(len(indices), 600)).square().mean().backward()
+        optimizer.step()
+        if MODE == "break" and loop.step == 9:
+            break
+"""
+
+
+def together(folder: Path, shm: Path, mode: str) -> list[dict[str, Any]]:
+    """Two workers train; what rank 0 wrote down."""
+    done = workers.run(folder, 2, script=TOGETHER, MODE=mode, **{names.ENV_MEMORY: str(shm)})
+    assert [code for code, _ in done] == [0, 0], done
+    return [json.loads(line) for line in (folder / "rank0.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_one_worker_without_room_takes_all_along(tmp_path: Path, shm: Path) -> None:
+    """When one worker's memory is full both do without it from the same step on, and say why; nothing is lost."""
+    entries = together(tmp_path, shm, "small")
+    warnings = [entry for entry in entries if entry["kind"] == "warning"]
+    assert [entry["what"] for entry in warnings] == ["less_memory", "less_memory"]
+    assert "another worker has no room in memory" in warnings[-1]["why"]
+    assert not list(shm.glob("*.image"))
+    saved = checkpoint.steps(tmp_path / "checkpoints")
+    assert {6, 9, 12} <= set(saved)
+    for rank in range(2):
+        assert checkpoint.load(tmp_path / "checkpoints" / "step-000000000012", rank).step == 12
+
+
+@pytest.mark.slow
+def test_workers_that_leave_early_finish_what_was_begun(tmp_path: Path, shm: Path) -> None:
+    """After a `break` on all workers the checkpoint of the step before it is whole when they have ended."""
+    entries = together(tmp_path, shm, "break")
+    saved = checkpoint.steps(tmp_path / "checkpoints")
+    skipped = [entry["skipped"] for entry in entries if entry["kind"] == "checkpoint"][-1]
+    assert len(saved) + skipped == 3
+    assert [entry["step"] for entry in entries if entry["kind"] == "checkpoint"] == saved
+    checkpoint.verify(tmp_path / "checkpoints" / f"step-{saved[-1]:012d}")
+    assert list((tmp_path / "checkpoints").glob(".writing-*")) == []
