@@ -8,16 +8,20 @@ from typing import Any
 from tradewind.errors import SpecError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory, NoRoomError
+from tradewind.train.checkpoint.mirror import FAILED, SENDING
 from tradewind.train.distributed import Peers
 from tradewind.train.durable import Durable
+from tradewind.train.heal import heal, mirror_of_environment
 from tradewind.train.journal import Journal
 from tradewind.train.random_state import random_state, set_random_state
 from tradewind.train.resume import Found, newest_whole
 from tradewind.train.sharding import copied, fitted, mesh_of
 
-ALL, NO_BACKGROUND, NO_MEMORY = range(3)
-"""How much of the tiers is in use: all, all but a third image for writing in the background, or the disk alone."""
+ALL, NO_MIRROR, NO_BACKGROUND, NO_MEMORY = range(4)
+"""What is done without, each with those before it: the next host's memory, a third image for writing in the
+background, memory."""
 _MEANING = {
+    NO_MIRROR: "no other host has a copy of this one's memory",
     NO_BACKGROUND: "checkpoints are written while training waits",
     NO_MEMORY: "nothing is kept in memory, and a worker that dies costs the steps since the last checkpoint",
 }
@@ -42,7 +46,8 @@ class Keeper:
         memory: Memory | None,
     ) -> None:
         self.memory = memory
-        self.wants = ALL if memory is not None else NO_MEMORY
+        self._mirror, no_mirror = mirror_of_environment(memory, peers)
+        self.wants = NO_MEMORY if memory is None else NO_MIRROR if self._mirror is None else ALL
         """What this worker has to do without."""
         self.stopped = False
         """Whether the script said that its last step is done; remembered with the state."""
@@ -55,11 +60,14 @@ class Keeper:
         self._why = ""
         self._staged: tuple[int, float] | None = None
         self._random: dict[str, Any] | None = None
+        if no_mirror is not None and peers.rank == 0:
+            self._disk.warn("mirror_failed", f"{no_mirror}; {_MEANING[NO_MIRROR]}")
 
     def restore(self) -> int:
         """Load the newest state that every worker finds whole; the step it is of, 0 when there is none."""
         started = time.monotonic()
         mesh = mesh_of(self._parts.values())
+        fetched = self._heal()
         found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh)
         if found is None:
             return 0
@@ -79,10 +87,19 @@ class Keeper:
             "resume",
             step=found.loaded.step,
             path=found.place,
-            tier=found.tier,
+            tier="peer" if found.tier == "memory" and found.loaded.step == fetched else found.tier,
             seconds=time.monotonic() - started,
         )
         return found.loaded.step
+
+    def _heal(self) -> int | None:
+        """Get back from the next host what this one lost; the step of it."""
+        if self._mirror is None or self.memory is None:
+            return None
+        fetched, why = heal(self._disk.root, self.memory, self._mirror, self._peers)
+        if why is not None:
+            self._disk.warn("mirror_failed", why)
+        return fetched[0] if fetched is not None else None
 
     def _check_parts(self, found: Found) -> None:
         if set(found.loaded.shared) != set(self._parts):
@@ -117,6 +134,7 @@ class Keeper:
         if level <= self._level:
             return False
         self._level = self.wants = level
+        self._close_mirror()
         self._disk.close()
         if self._peers.rank == 0:
             why = self._why or "another worker has no room in memory"
@@ -141,7 +159,7 @@ class Keeper:
 
     def checkpoint(self, step: int) -> None:
         """Get the state of this step onto disk, while training goes on if the step is staged."""
-        if self._level != ALL or self.memory is None:
+        if self._level > NO_MIRROR or self.memory is None:
             self._write(step)
             return
         self._disk.open(self.memory)
@@ -149,10 +167,32 @@ class Keeper:
             self._disk.begin(step, self._staged[1])
 
     def look(self) -> None:
-        """See what has become of what is written in the background."""
+        """See what has become of what is written and sent in the background."""
         self._disk.poll()
-        if self._disk.broken is not None and self._level == ALL:
+        if self._disk.broken is not None and self._level < NO_BACKGROUND:
             self.wants, self._why = NO_BACKGROUND, self._disk.broken
+        why = self._mirror.failure() if self._mirror is not None else None
+        if why is not None:
+            self._disk.warn("mirror_failed", f"{why}; training goes on, and the next one is tried")
+
+    @property
+    def mirror_state(self) -> int:
+        """Whether this worker's last image is on its way to the next host, is there, or is not."""
+        return SENDING if self._mirror is None else self._mirror.state
+
+    def mirror(self, step: int, state: int) -> None:
+        """Send what was staged after this step to the next host, unless some worker is still sending.
+
+        `state` is the largest of the workers' at the step before.
+        """
+        if self._mirror is not None and state != SENDING:
+            staged = self._staged is not None and self._staged[0] == step
+            self._mirror.start(step if staged else None, failed=state == FAILED)
+
+    def _close_mirror(self) -> None:
+        if self._mirror is not None:
+            self._mirror.close()
+        self._mirror = None
 
     def finish(self, step: int) -> bool:
         """Have the state of this step on disk; whether anything was left to do. An error if it cannot be.
@@ -178,7 +218,8 @@ class Keeper:
         return shared, {"random": random_state(), "data": cursor, "stopped": self.stopped}
 
     def close(self) -> None:
-        """Let go of the thread that writes, then of the memory tier's images, which stay; asks no peer."""
+        """Let go of the threads that write and send, then of memory's images, which stay; asks no peer."""
         self._disk.abandon()
+        self._close_mirror()
         if self.memory is not None:
             self.memory.close()

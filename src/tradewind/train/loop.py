@@ -15,6 +15,7 @@ from tradewind.errors import SpecError
 from tradewind.train import generation, ledger, stacks
 from tradewind.train.cadence import Cadence
 from tradewind.train.checkpoint import Memory
+from tradewind.train.checkpoint.mirror import SENDING
 from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
@@ -169,40 +170,41 @@ class Loop:
         self._ledger.switch(ledger.OTHER)
         self.step += 1
         self._journal.write("step", step=self.step)
-        leave, interval, without = self._agreed()
+        leave, interval, without, mirror_state = self._agreed()
         if leave:
             self._leave()
         self._keeper.look()
-        self._keep(interval, without)
+        self._keep(interval, without, mirror_state)
         # After staging: who reads this pulse knows that every worker has staged this step.
         self._pulse.beat(self._votes())
         self._step_began_s = time.perf_counter()
         self._ledger.switch(ledger.DATA_WAIT)
 
     def _votes(self) -> list[int]:
-        """To leave, how many steps apart to stage, and what to do without."""
+        """To leave, how many steps apart to stage, what to do without, and whether the next host has it."""
         interval = self._max_recompute or self._cadence.interval
-        return [int(self._preemption.asked), interval, self._keeper.wants]
+        return [int(self._preemption.asked), interval, self._keeper.wants, self._keeper.mirror_state]
 
     def _agreed(self) -> list[int]:
         """The votes that count for all workers: the largest of what they said at the step before."""
         self._cadence.step_took(time.perf_counter() - self._step_began_s)
         if self._peers.world == 1:
             return self._votes()
-        return self._pulse.read() or [0, 1, 0]
+        return self._pulse.read() or [0, 1, 0, SENDING]
 
     def _leave(self) -> None:
         self._finish()
         self._journal.write("preempt", step=self.step)
         raise SystemExit(int(names.ExitCode.REQUEUE))
 
-    def _keep(self, interval: int, without: int) -> None:
+    def _keep(self, interval: int, without: int, mirror_state: int) -> None:
         due = self.step % self._every_steps == 0
         with self._ledger.within(ledger.CHECKPOINT_STALL):
             # What memory was to keep from now on, the disk does.
             due |= self._keeper.agree(without)
             if self._keeper.memory is not None and (due or self.step % interval == 0):
                 self._stage()
+                self._keeper.mirror(self.step, mirror_state)
             if due:
                 self._keeper.checkpoint(self.step)
         if due or time.monotonic() >= self._ledger_due_s:
