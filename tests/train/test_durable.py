@@ -177,6 +177,16 @@ def test_memory_without_room_is_done_without(
     assert torch.equal(again.model.weight, job.model.weight)
 
 
+def test_what_memory_was_to_keep_is_written_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any room the step after which memory is given up is on disk, long before a checkpoint is due."""
+    SmallMemory(monkeypatch, images=0)
+    job = Job(home, every_steps=100, keep=9)
+    for step in job.steps():
+        if step == 4:
+            break
+    assert job.saved == [2, 3]
+
+
 def test_leaving_early_finishes_what_was_begun(home: Path) -> None:
     """After a `break` the checkpoint that was being written is whole, and no thread is left."""
     job = Job(home)
