@@ -12,9 +12,12 @@ import torch
 from tests.train import states, workers
 from tests.train.test_resume import journal
 from tradewind import names
+from tradewind.errors import SpecError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory, wire
 from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring, held
+from tradewind.train.distributed import Peers
+from tradewind.train.heal import mirror_of_environment
 
 
 def settled(mirror: Mirror) -> int:
@@ -140,6 +143,21 @@ def test_damage_on_the_way_is_refused(hosts: Hosts, monkeypatch: pytest.MonkeyPa
     assert hosts.stage(1, failed=False) == [FAILED, FAILED]
     assert "is not as it was sent" in (hosts.mirrors[0].failure() or "")
     assert [held(folder) for folder in hosts.folders] == [{}, {}]
+
+
+@pytest.mark.parametrize(("text", "host"), [("a:1,b", 0), ("a:1,:2", 1), ("a:1,b:2", 2)])
+def test_addresses_that_cannot_be_are_named(text: str, host: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hosts' addresses must look like is said with what they were."""
+    monkeypatch.setenv(names.ENV_PEERS, text)
+    monkeypatch.setenv("GROUP_RANK", str(host))
+    with pytest.raises(SpecError, match=f"TRADEWIND_PEERS is '{text}' on host {host}"):
+        mirror_of_environment(None, Peers())
+
+
+def test_one_host_has_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without other hosts there is nothing to send to, and nothing to say."""
+    monkeypatch.setenv(names.ENV_PEERS, "127.0.0.1:1")
+    assert mirror_of_environment(None, Peers()) == (None, None)
 
 
 SCRIPT = """

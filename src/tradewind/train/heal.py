@@ -1,6 +1,7 @@
 """Bring back what a lost host had staged, from the memory of the host after it."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,24 +18,31 @@ from tradewind.train.distributed import Peers
 
 def mirror_of_environment(memory: Memory | None, peers: Peers) -> tuple[Mirror | None, str | None]:
     """The mirror among the hosts that the agent named, or why there is none; every worker calls it."""
-    addresses = tuple(filter(None, os.environ.get(names.ENV_PEERS, "").split(",")))
-    if memory is None or len(addresses) < 2:
+    ring = _ring(os.environ.get(names.ENV_PEERS, ""), int(os.environ.get("GROUP_RANK", "0")), peers)
+    if memory is None or ring is None:
         return None, None
-    own = int(os.environ.get("GROUP_RANK", "0"))
-    if not 0 <= own < len(addresses):
-        raise SpecError(
-            f"{names.ENV_PEERS} names {len(addresses)} hosts and GROUP_RANK is {own}: it must be one of them"
-        )
-    ring = Ring(addresses=addresses, own=own, secret=peers.from_first(secrets.token_hex(16)))
     mirror, why = None, None
     try:
         mirror = Mirror(memory, ring)
     except OSError as error:
-        why = f"{addresses[own]} cannot be listened at: {error.strerror}"
+        why = f"{ring.addresses[ring.own]} cannot be listened at: {error.strerror}"
     reasons = [reason for reason in peers.gather(why) if reason]
     if reasons and mirror is not None:
         mirror.close()
     return (None, reasons[0]) if reasons else (mirror, None)
+
+
+def _ring(text: str, own: int, peers: Peers) -> Ring | None:
+    addresses = tuple(filter(None, text.split(",")))
+    if len(addresses) < 2:
+        return None
+    wrong = [address for address in addresses if not re.fullmatch(r".+:\d+", address)]
+    if wrong or not 0 <= own < len(addresses):
+        raise SpecError(
+            f"{names.ENV_PEERS} is {text!r} on host {own} (GROUP_RANK): it must be host:port, with commas "
+            "between, for every host"
+        )
+    return Ring(addresses=addresses, own=own, secret=peers.from_first(secrets.token_hex(16)))
 
 
 @dataclass(frozen=True)
