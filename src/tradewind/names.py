@@ -18,6 +18,8 @@ ENV_JOURNAL = "TRADEWIND_JOURNAL"
 """File to which this worker appends its journal, one JSON object a line."""
 ENV_MEMORY = "TRADEWIND_MEMORY"
 """Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
+ENV_PEERS = "TRADEWIND_PEERS"
+"""Addresses, `host:port` with commas between, at which each host's workers take copies of another host's state."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
 
@@ -41,6 +43,7 @@ ENVIRONMENT = (
     ENV_RUN_DIR,
     ENV_JOURNAL,
     ENV_MEMORY,
+    ENV_PEERS,
     ENV_STACKS,
 )
 

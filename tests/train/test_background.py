@@ -1,6 +1,7 @@
 """Writing staged images in the background: what is committed, what is skipped, and who hears of errors."""
 
 import mmap
+import os
 import random
 import threading
 from pathlib import Path
@@ -10,32 +11,11 @@ import pytest
 import torch
 
 from tests.train import states
+from tests.train.disks import Disk
 from tradewind.errors import TradewindError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory, Saver, background, files
 from tradewind.train.distributed import Peers
-
-
-class Disk:
-    """The disk, which can be made to wait and to fail, and counts how often it did."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = threading.Event()
-        self.open.set()
-        self.reached = threading.Semaphore(0)
-        self.failures = 0
-        self.fail_next = 0
-        self._write = background.write_image
-        monkeypatch.setattr(background, "write_image", self.write)
-
-    def write(self, *given: Any) -> Any:
-        self.reached.release()
-        assert self.open.wait(60)
-        if self.fail_next:
-            self.fail_next -= 1
-            self.failures += 1
-            raise OSError(28, "No space left on device")
-        return self._write(*given)
 
 
 @pytest.fixture
@@ -228,7 +208,7 @@ def test_one_worker_that_cannot_write_is_heard_by_all(
 
     for message in states.on_all(3, work):
         assert "rank 1: [Errno 5] Input/output error" in message
-    assert checkpoint.steps(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_saver_without_its_peers_says_so(shm: Path, tmp_path: Path) -> None:
@@ -244,6 +224,37 @@ def test_a_saver_without_its_peers_says_so(shm: Path, tmp_path: Path) -> None:
     saver.start(1)
     with pytest.raises(TradewindError, match="can no longer be written: connection closed by peer"):
         saver.wait()
+
+
+def test_an_abandoned_write_ends_at_once(shm: Path, tmp_path: Path) -> None:
+    """A saver that would rest for weeks is let go of without waiting: nothing is committed, no thread is left."""
+    memory = memory_of(shm)
+    saver = Saver(tmp_path, memory, share=1e-9)
+    memory.stage(1, big(1), {})
+    assert saver.start(1)
+    saver.abandon()
+    assert checkpoint.steps(tmp_path) == []
+    assert "tradewind-saver" not in [thread.name for thread in threading.enumerate()]
+    assert not any(slot.pins for slot in memory._slots)
+    with pytest.raises(TradewindError, match=r"has ended|given up"):
+        saver.start(1)
+
+
+def test_checkpoints_that_cannot_be_dropped_are_no_end(shm: Path, tmp_path: Path) -> None:
+    """When an old checkpoint does not go away, that is said once, and what was written counts."""
+    memory = memory_of(shm)
+    saver = Saver(tmp_path, memory, keep=1)
+    for step in (1, 2):
+        (tmp_path / f".dropped-step-00000000000{step}-{os.getpid()}" / "held").mkdir(parents=True)
+        memory.stage(step, big(step), {})
+        saver.start(step)
+        if step == 1:
+            assert [saved.step for saved in saver.wait()] == [1]
+    with pytest.raises(TradewindError, match=r"old checkpoints in .* cannot be dropped"):
+        saver.wait()
+    assert [saved.step for saved in saver.poll()] == [2]
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    saver.close()
 
 
 @pytest.mark.parametrize(

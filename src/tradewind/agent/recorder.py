@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tradewind.diagnose.first_failure import Failure
     from tradewind.store import Store
 
-_STORED = frozenset({"start", "resume", "checkpoint", "damaged", "preempt", "ledger", "end"})
+_STORED = frozenset({"start", "resume", "checkpoint", "damaged", "warning", "preempt", "ledger", "end"})
 
 
 class Progress(msgspec.Struct, kw_only=True):

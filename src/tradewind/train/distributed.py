@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -51,10 +51,11 @@ class Distributed:
 
 
 def leave_together() -> None:
-    """Take the process group down once every worker is here.
+    """Take the process group down once every worker is here, and has finished what needs it.
 
     Gloo ends a process (SIGABRT) whose peer closes its connections while it is taking down its own.
     """
+    generation.part()
     with contextlib.suppress(RuntimeError):  # A peer has died: there is nobody to wait for.
         dist.barrier()
     dist.destroy_process_group()
@@ -81,6 +82,8 @@ class Peers:
     wait behind gradients on the device's communicator.
     """
 
+    _connections: Set[int] = frozenset()
+
     def __init__(self) -> None:
         self.rank = rank()
         self.world = world_size()
@@ -91,8 +94,12 @@ class Peers:
                     f"WORLD_SIZE is {self.world} but there is no process group: call "
                     "train.distributed() (or torch.distributed.init_process_group) before train.Loop"
                 )
-            with generation.connecting():
+            with generation.connecting() as self._connections:
                 self._group = dist.new_group(backend="gloo")
+
+    def hang_up(self) -> None:
+        """Have whoever waits in this group, here or on another worker, leave it with an error, now and later."""
+        generation.hang_up(self._connections)
 
     def gather(self, message: Any) -> list[Any]:
         """Every worker's message, by rank, on every worker."""

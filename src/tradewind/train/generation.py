@@ -8,7 +8,7 @@ the script's own objects go, and the script is run again. `tradewind.agent`'s ha
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from tradewind.train import ledger
 from tradewind.train.random_state import reseed
 
 _closers: list[Callable[[], None]] = []
+_finishers: list[Callable[[], None]] = []
 _connections: set[int] = set()
 """Inodes of the sockets that process groups were made with."""
 _retired: list[Any] = []
@@ -35,14 +36,26 @@ def can_reenter() -> bool:
     return bool(_closers)
 
 
+def on_parting(finish: Callable[[], None]) -> None:
+    """Call `finish` before the workers, all of them, take their group down in agreement."""
+    _finishers.append(finish)
+
+
+def part() -> None:
+    """Finish what needs the group; every worker calls it, before the group is taken down."""
+    while _finishers:
+        _finishers.pop()()
+
+
 @contextlib.contextmanager
-def connecting() -> Iterator[None]:
-    """Remember the connections that are made inside the block, as those of a process group."""
-    before = set(_sockets())
+def connecting() -> Iterator[set[int]]:
+    """Remember the connections that are made inside the block, as those of a process group; and give them."""
+    before, made = set(_sockets()), set[int]()
     try:
-        yield
+        yield made
     finally:
-        _connections.update(set(_sockets()) - before)
+        made |= set(_sockets()) - before
+        _connections.update(made)
 
 
 def abort() -> None:
@@ -53,8 +66,13 @@ def abort() -> None:
     """
     if dist.is_initialized() and "nccl" in dist.get_backend():
         dist.distributed_c10d._abort_process_group()
+    hang_up(_connections)
+
+
+def hang_up(connections: Set[int]) -> None:
+    """Close these connections under whoever waits on them, here and at their other ends."""
     for inode, fd in _sockets().items():
-        if inode in _connections:
+        if inode in connections:
             _shut(fd)
 
 
@@ -66,6 +84,7 @@ def _shut(fd: int) -> None:
 
 def leave() -> None:
     """Let go of the loop and the process group, and forget the script's random state."""
+    _finishers.clear()
     while _closers:
         _closers.pop()()
     if dist.is_initialized():

@@ -5,25 +5,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils._pytree import tree_map
-
 from tradewind.errors import SpecError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory
+from tradewind.train.checkpoint import Memory, NoRoomError
+from tradewind.train.checkpoint.mirror import FAILED, SENDING
 from tradewind.train.distributed import Peers
+from tradewind.train.durable import Durable
+from tradewind.train.heal import heal, mirror_of_environment
 from tradewind.train.journal import Journal
 from tradewind.train.random_state import random_state, set_random_state
 from tradewind.train.resume import Found, newest_whole
+from tradewind.train.sharding import copied, fitted, mesh_of
 
-
-def copied(state: Any) -> Any:
-    """The same state with tensors of its own."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, state)
+ALL, NO_MIRROR, NO_BACKGROUND, NO_MEMORY = range(4)
+"""What is done without, each with those before it: the next host's memory, a third image for writing in the
+background, memory."""
+_MEANING = {
+    NO_MIRROR: "no other host has a copy of this one's memory",
+    NO_BACKGROUND: "checkpoints are written while training waits",
+    NO_MEMORY: "nothing is kept in memory, and a worker that dies costs the steps since the last checkpoint",
+}
 
 
 class Keeper:
-    """Takes the state of the parts of a loop and brings it back, the same step on every worker."""
+    """Takes the state of the parts of a loop and brings it back, the same step on every worker.
+
+    A worker that finds no room in memory `wants` to do without some of it. The workers tell each other
+    and go by the one that wants most, from the same step on: see `agree`.
+    """
 
     def __init__(
         self,
@@ -37,42 +46,60 @@ class Keeper:
         memory: Memory | None,
     ) -> None:
         self.memory = memory
+        self._mirror, no_mirror = mirror_of_environment(memory, peers)
+        self.wants = NO_MEMORY if memory is None else NO_MIRROR if self._mirror is None else ALL
+        """What this worker has to do without."""
         self.stopped = False
         """Whether the script said that its last step is done; remembered with the state."""
-        self.saved: int | None = None
-        """The step of the newest checkpoint on disk that this run wrote or began from."""
         self.skip = 0
         """Batches to throw away before going on, where the data has no state of its own."""
         self._parts, self._data = parts, data
-        self._root, self._keep = root, keep
         self._peers, self._journal = peers, journal
+        self._disk = Durable(root, keep=keep, peers=peers, journal=journal)
+        self._level = self.wants
+        self._why = ""
+        self._staged: tuple[int, float] | None = None
         self._random: dict[str, Any] | None = None
+        if no_mirror is not None and peers.rank == 0:
+            self._disk.warn("mirror_failed", f"{no_mirror}; {_MEANING[NO_MIRROR]}")
 
     def restore(self) -> int:
         """Load the newest state that every worker finds whole; the step it is of, 0 when there is none."""
         started = time.monotonic()
-        found = newest_whole(self._root, self._peers, self._journal, self.memory)
+        mesh = mesh_of(self._parts.values())
+        fetched = self._heal()
+        found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh)
         if found is None:
             return 0
         self._check_parts(found)
         for name, part in self._parts.items():
             state = found.loaded.shared[name]
             # What lies in memory's images is written over some steps later, and a part may keep what it is given.
-            part.load_state_dict(copied(state) if found.tier == "memory" else state)
+            state = copied(state) if found.tier == "memory" else state
+            part.load_state_dict(state if mesh is None else fitted(state, part))
         self._restore_data(found.loaded)
         own = found.loaded.own
         self.stopped = own["stopped"]
         # A worker the checkpoint never had keeps the generators that its script seeded.
         self._random = own["random"] if self._peers.rank < found.loaded.world else None
-        self.saved = found.loaded.step if found.tier == "disk" else None
+        self._disk.saved = found.loaded.step if found.tier == "disk" else None
         self._journal.write(
             "resume",
             step=found.loaded.step,
             path=found.place,
-            tier=found.tier,
+            tier="peer" if found.tier == "memory" and found.loaded.step == fetched else found.tier,
             seconds=time.monotonic() - started,
         )
         return found.loaded.step
+
+    def _heal(self) -> int | None:
+        """Get back from the next host what this one lost; the step of it."""
+        if self._mirror is None or self.memory is None:
+            return None
+        fetched, why = heal(self._disk.root, self.memory, self._mirror, self._peers)
+        if why is not None:
+            self._disk.warn("mirror_failed", why)
+        return fetched[0] if fetched is not None else None
 
     def _check_parts(self, found: Found) -> None:
         if set(found.loaded.shared) != set(self._parts):
@@ -99,24 +126,91 @@ class Keeper:
             set_random_state(self._random)
             self._random = None
 
-    def stage(self, step: int) -> float:
-        """Copy the state of a committed step into memory; the seconds it took."""
+    def agree(self, level: int) -> bool:
+        """Do without as much as the worker that has to do without most; whether that is news.
+
+        Every worker calls it after the same step. What had been begun is on disk when it returns.
+        """
+        if level <= self._level:
+            return False
+        self._level = self.wants = level
+        self._close_mirror()
+        self._disk.close()
+        if self._peers.rank == 0:
+            why = self._why or "another worker has no room in memory"
+            self._disk.warn("less_memory", f"{why}; from now on {_MEANING[level]}")
+        if level == NO_MEMORY and self.memory is not None:
+            self.memory.clear()
+            self.memory = None
+        return True
+
+    def stage(self, step: int) -> float | None:
+        """Copy the state of a committed step into memory; the seconds it took, None when there was no room."""
         assert self.memory is not None
         started = time.perf_counter()
-        self.memory.stage(step, *self._state())
-        return time.perf_counter() - started
+        try:
+            self.memory.stage(step, *self._state())
+        except NoRoomError as error:
+            self.wants, self._why = self._level + 1, str(error)
+            return None
+        seconds = time.perf_counter() - started
+        self._staged = (step, seconds)
+        return seconds
 
-    def write(self, step: int) -> None:
-        """Commit the state to disk, and drop the checkpoints that are too many."""
-        started = time.monotonic()
-        shared, own = self._state()
-        folder = checkpoint.save(self._root, step, shared, own, peers=self._peers)
-        self.saved = step
-        if self._peers.rank == 0:
-            size = sum(file.stat().st_size for file in folder.iterdir())
-            stall_s = time.monotonic() - started
-            self._journal.write("checkpoint", step=step, path=folder, bytes=size, stall_s=stall_s)
-            checkpoint.prune(self._root, keep=self._keep, step=step)
+    def checkpoint(self, step: int) -> None:
+        """Get the state of this step onto disk, while training goes on if the step is staged."""
+        if self._level > NO_MIRROR or self.memory is None:
+            self._write(step)
+            return
+        self._disk.open(self.memory)
+        if self._staged is not None and self._staged[0] == step:
+            self._disk.begin(step, self._staged[1])
+
+    def look(self) -> None:
+        """See what has become of what is written and sent in the background."""
+        self._disk.poll()
+        if self._disk.broken is not None and self._level < NO_BACKGROUND:
+            self.wants, self._why = NO_BACKGROUND, self._disk.broken
+        why = self._mirror.failure() if self._mirror is not None else None
+        if why is not None:
+            self._disk.warn("mirror_failed", f"{why}; training goes on, and the next one is tried")
+
+    @property
+    def mirror_state(self) -> int:
+        """Whether this worker's last image is on its way to the next host, is there, or is not."""
+        return SENDING if self._mirror is None else self._mirror.state
+
+    def mirror(self, step: int, state: int) -> None:
+        """Send what was staged after this step to the next host, unless some worker is still sending.
+
+        `state` is the largest of the workers' at the step before.
+        """
+        if self._mirror is not None and state != SENDING:
+            staged = self._staged is not None and self._staged[0] == step
+            self._mirror.start(step if staged else None, failed=state == FAILED)
+
+    def _close_mirror(self) -> None:
+        if self._mirror is not None:
+            self._mirror.close()
+        self._mirror = None
+
+    def finish(self, step: int) -> bool:
+        """Have the state of this step on disk; whether anything was left to do. An error if it cannot be.
+
+        Every worker calls it, and afterwards no thread writes.
+        """
+        began_with = self._disk.saved
+        self._disk.close()
+        if not all(self._peers.gather(self._disk.saved == step)):
+            self._write(step)
+        return self._disk.saved != began_with
+
+    def _write(self, step: int) -> None:
+        self._disk.write(step, *self._state())
+
+    def settle(self) -> None:
+        """Finish what was begun; every worker calls it."""
+        self._disk.close()
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         shared = {name: part.state_dict() for name, part in self._parts.items()}
@@ -124,6 +218,8 @@ class Keeper:
         return shared, {"random": random_state(), "data": cursor, "stopped": self.stopped}
 
     def close(self) -> None:
-        """Let go of the memory tier's images, which stay."""
+        """Let go of the threads that write and send, then of memory's images, which stay; asks no peer."""
+        self._disk.abandon()
+        self._close_mirror()
         if self.memory is not None:
             self.memory.close()

@@ -15,6 +15,7 @@ from tradewind.errors import SpecError
 from tradewind.train import generation, ledger, stacks
 from tradewind.train.cadence import Cadence
 from tradewind.train.checkpoint import Memory
+from tradewind.train.checkpoint.mirror import SENDING
 from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
@@ -53,11 +54,15 @@ class Loop:
     place. A step is committed when the loop's body ends; every `every_steps` committed steps, at
     the end, and on SIGTERM a checkpoint is written, and the newest `keep` are kept. After SIGTERM
     the process exits with the requeue code (75). With several workers every one of them makes a
-    Loop, and model, optimizer, scheduler and `extra` are held alike by all.
+    Loop; model, optimizer, scheduler and `extra` are held alike by all, or are cut over them: as DTensors
+    (`fully_shard`), or `checkpoint.Rows` in a state. Another number of workers gets its cut of them.
 
     Under Tradewind the state is also staged into memory that outlives a worker, after every step when
     that takes under 1% of the time, else less often; a worker that dies costs the steps since. With
-    `max_recompute` it is staged every so many steps, whatever it takes.
+    `max_recompute` it is staged every so many steps, whatever it takes. Checkpoints are then written
+    from there, in the background; one that fails is reported, and only at the end is it an error. Leave
+    the loop early with several workers, and what is being written is finished at the end of `with
+    train.distributed()`.
 
     `checkpoint_dir` is `checkpoints/` in the run's folder when Tradewind started this process, and
     in the working directory otherwise.
@@ -110,6 +115,8 @@ class Loop:
         be_watched(self._ledger)
         self._journal.write("start", rank=self._peers.rank, world=self._peers.world, pid=os.getpid())
         self._preemption.listen()
+        if self._peers.world > 1:
+            generation.on_parting(self._keeper.settle)
         with self._ledger.within(ledger.RESTORE):
             self.step = self._keeper.restore()
 
@@ -126,6 +133,9 @@ class Loop:
             self._in_body = False
             self._ledger.switch(ledger.OTHER)
             self._preemption.unlisten()
+            if self._peers.world == 1:
+                with self._ledger.within(ledger.CHECKPOINT_STALL):
+                    self._keeper.settle()
             self._write_ledger()
 
     def _steps(self) -> Iterator[Any]:
@@ -143,8 +153,7 @@ class Loop:
             self._commit()
         self._ledger.switch(ledger.OTHER)
         self._pulse.settle()
-        if self._keeper.saved != self.step:
-            self._checkpoint()
+        self._finish()
         self._journal.write("end", step=self.step)
 
     def _batches(self) -> Iterator[Any]:
@@ -161,41 +170,56 @@ class Loop:
         self._ledger.switch(ledger.OTHER)
         self.step += 1
         self._journal.write("step", step=self.step)
-        leave, interval = self._agreed()
+        leave, interval, without, mirror_state = self._agreed()
         if leave:
             self._leave()
-        if self._keeper.memory is not None and self.step % interval == 0:
-            self._stage()
-        if self.step % self._every_steps == 0:
-            self._checkpoint()
-        elif time.monotonic() >= self._ledger_due_s:
-            self._write_ledger()
+        self._keeper.look()
+        self._keep(interval, without, mirror_state)
         # After staging: who reads this pulse knows that every worker has staged this step.
-        self._pulse.beat([self._preemption.asked, self._max_recompute or self._cadence.interval])
+        self._pulse.beat(self._votes())
         self._step_began_s = time.perf_counter()
         self._ledger.switch(ledger.DATA_WAIT)
 
-    def _agreed(self) -> tuple[bool, int]:
-        """Whether some worker was told to leave, and how many steps apart all stage."""
+    def _votes(self) -> list[int]:
+        """To leave, how many steps apart to stage, what to do without, and whether the next host has it."""
+        interval = self._max_recompute or self._cadence.interval
+        return [int(self._preemption.asked), interval, self._keeper.wants, self._keeper.mirror_state]
+
+    def _agreed(self) -> list[int]:
+        """The votes that count for all workers: the largest of what they said at the step before."""
         self._cadence.step_took(time.perf_counter() - self._step_began_s)
         if self._peers.world == 1:
-            return self._preemption.asked, self._max_recompute or self._cadence.interval
-        said = self._pulse.read()
-        return (bool(said[0]), said[1]) if said else (False, 1)
+            return self._votes()
+        return self._pulse.read() or [0, 1, 0, SENDING]
 
     def _leave(self) -> None:
-        self._checkpoint()
+        self._finish()
         self._journal.write("preempt", step=self.step)
         raise SystemExit(int(names.ExitCode.REQUEUE))
 
-    def _stage(self) -> None:
+    def _keep(self, interval: int, without: int, mirror_state: int) -> None:
+        due = self.step % self._every_steps == 0
         with self._ledger.within(ledger.CHECKPOINT_STALL):
-            self._cadence.staging_took(self._keeper.stage(self.step))
+            # What memory was to keep from now on, the disk does.
+            due |= self._keeper.agree(without)
+            if self._keeper.memory is not None and (due or self.step % interval == 0):
+                self._stage()
+                self._keeper.mirror(self.step, mirror_state)
+            if due:
+                self._keeper.checkpoint(self.step)
+        if due or time.monotonic() >= self._ledger_due_s:
+            self._write_ledger()
 
-    def _checkpoint(self) -> None:
+    def _stage(self) -> None:
+        seconds = self._keeper.stage(self.step)
+        if seconds is not None:
+            self._cadence.staging_took(seconds)
+
+    def _finish(self) -> None:
         with self._ledger.within(ledger.CHECKPOINT_STALL):
-            self._keeper.write(self.step)
-        self._write_ledger()
+            wrote = self._keeper.finish(self.step)
+        if wrote:
+            self._write_ledger()
 
     def log(self, **metrics: Any) -> None:
         """Record named numbers (or tensors of one element) of the step in whose body this is called."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tradewind.errors import IntegrityError
 from tradewind.train import checkpoint
@@ -24,8 +25,12 @@ class Found:
     loaded: Loaded
 
 
-def newest_whole(root: Path, peers: Peers, journal: Journal, memory: Memory | None = None) -> Found | None:
+def newest_whole(
+    root: Path, peers: Peers, journal: Journal, memory: Memory | None = None, mesh: Any = None
+) -> Found | None:
     """The newest state that loads on every worker, or None when there is none at all.
+
+    What is cut over the workers comes cut for the present ones: DTensors on `mesh`, whole without one.
 
     Raises an IntegrityError when there are checkpoints on disk and nothing is whole: starting from
     nothing would throw away what a person may still be able to save.
@@ -35,7 +40,7 @@ def newest_whole(root: Path, peers: Peers, journal: Journal, memory: Memory | No
     damages = []
     for step, tier in _candidates(root, peers, memory):
         place = folder_of(root, step) if tier == "disk" or memory is None else memory.folder
-        loaded, why = _try_load(place, step, peers.rank, memory if tier == "memory" else None)
+        loaded, why = _try_load(place, step, peers, memory if tier == "memory" else None, mesh)
         reasons = [reason for reason in peers.gather(why) if reason]
         if loaded is not None and not reasons:
             return Found(tier=tier, place=place, loaded=loaded)
@@ -63,10 +68,13 @@ def _candidates(root: Path, peers: Peers, memory: Memory | None) -> list[tuple[i
     return sorted(steps, key=lambda one: (one[0], _TIERS.index(one[1])), reverse=True)
 
 
-def _try_load(place: Path, step: int, rank: int, memory: Memory | None) -> tuple[Loaded | None, str | None]:
+def _try_load(
+    place: Path, step: int, peers: Peers, memory: Memory | None, mesh: Any
+) -> tuple[Loaded | None, str | None]:
     try:
         if memory is not None:
-            return memory.load(step), None
-        return checkpoint.load(place, rank, others=rank == 0), None
+            return memory.load(step, mesh=mesh), None
+        first = peers.rank == 0
+        return checkpoint.load(place, peers.rank, world=peers.world, mesh=mesh, others=first), None
     except IntegrityError as error:
         return None, str(error)

@@ -1,7 +1,8 @@
 """Training state in tiers, each whole or absent, without pickle.
 
 `Memory` keeps the newest steps of a host's workers in shared memory, where they outlive the workers.
-`Saver` writes staged steps to disk from a thread of its own; `save` writes one at once. `load` reads a
+`Saver` writes staged steps to disk from a thread of its own; `save` writes one at once; `mirror` keeps
+copies of what is staged in another host's memory. `load` reads a
 checkpoint for any number of workers, and `Memory.load` what is staged. Why: docs/decisions/0003.
 
 State is nested dicts, lists and tuples of tensors, numbers and strings. `shared` is what all workers
@@ -30,12 +31,14 @@ from tradewind.train.checkpoint.manifest import Manifest
 from tradewind.train.checkpoint.memory import Memory
 from tradewind.train.checkpoint.reader import latest, load, steps, verify
 from tradewind.train.checkpoint.rows import Rows
+from tradewind.train.checkpoint.slot import NoRoomError
 from tradewind.train.checkpoint.writer import prune, save
 
 __all__ = [
     "Loaded",
     "Manifest",
     "Memory",
+    "NoRoomError",
     "Rows",
     "Saved",
     "Saver",

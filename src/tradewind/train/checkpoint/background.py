@@ -32,9 +32,11 @@ class Saver:
     Every worker makes one, and calls `start`, `save`, `wait` and `close` after the same steps. At most
     one checkpoint is being written: what is started meanwhile is skipped, on all workers, and counted
     in `skipped`; nothing queues. The thread works for `share` of the time, and without rest while
-    somebody waits for it. An error is raised on the training thread at its next call, once.
+    somebody waits for it. What failed is raised on the training thread by its next `poll` or `wait`, once;
+    the next step that is started is tried again.
 
-    Workers agree over `peers`, which must be used by nothing else: its group is the thread's own.
+    Workers agree over `peers`, which must be used by nothing else: its group is the thread's own. When
+    it breaks, or on a defect, the thread has `ended`, on all workers, and there is only an error to fetch.
     """
 
     def __init__(
@@ -66,7 +68,8 @@ class Saver:
     def start(self, step: int) -> bool:
         """Begin to write the step that was staged last; False when it is skipped."""
         with self._state:
-            self._raise()
+            if self._ended:
+                self._raise()
             if self._writing:
                 self.skipped += 1
                 return False
@@ -104,6 +107,20 @@ class Saver:
                 self._state.notify_all()
             self._thread.join()
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._ended
+
+    def abandon(self) -> None:
+        """End the thread without asking the others, and give up what is under way, for them too."""
+        with self._state:
+            self._ended = True
+            self._state.notify_all()
+        self._pace.give_up()
+        self._peers.hang_up()
+        self._thread.join()
+
     def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
@@ -133,6 +150,8 @@ class Saver:
             with self._state:
                 self._error = TradewindError(f"checkpoints can no longer be written: {error}")
                 self._error.__cause__ = error
+            # Or the others would wait for this one.
+            self._peers.hang_up()
         with self._state:
             self._give_up()
             self._ended = True
@@ -195,11 +214,18 @@ class Saver:
             return
         finally:
             self._memory.release(staged)
-        if self._keep is not None and self._peers.rank == 0:
-            prune(self.root, keep=self._keep, step=step)
         with self._state:
             seconds = time.monotonic() - began
             self._saved.append(Saved(step=step, folder=folder, bytes=size, seconds=seconds))
+        if self._keep is not None and self._peers.rank == 0:
+            self._prune(self._keep, step)
+
+    def _prune(self, keep: int, step: int) -> None:
+        try:
+            prune(self.root, keep=keep, step=step)
+        except OSError as error:
+            with self._state:
+                self._error = TradewindError(f"old checkpoints in {self.root} cannot be dropped: {error}")
 
 
 def write_image(folder: Path, staged: Staged, pace: Pace = UNHURRIED) -> tuple[dict[str, Entry], str]:

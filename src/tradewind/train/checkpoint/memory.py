@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,8 @@ class Memory:
 
         `shared` is what all workers hold alike or have a cut of, `own` is this worker's. Steps of the
         same and later numbers that were staged before are forgotten: training did not go on from them.
-        Raises a TradewindError when the file system has no room, or the state cannot be stored.
+        Raises a NoRoomError when the file system has no room, another TradewindError when the state cannot
+        be stored.
         """
         self.check()
         self._calm.clear()
@@ -278,6 +279,20 @@ class Memory:
         """Let the image be overwritten."""
         with self._lock:
             staged.slot.pins -= 1
+
+    def take_in(self, receive: Callable[[Path], object]) -> None:
+        """Have an image of this worker's that was elsewhere put into a file here."""
+        path = self._unused()
+        receive(path)
+        with self._lock:
+            self._slots.append(Slot(path))
+
+    def versions(self) -> dict[tuple[int, int], list[int]]:
+        """Step and generation of what can be loaded, and whose ranks it is of."""
+        return {
+            (members[0][1].step, members[0][1].generation): [header.rank for _, header in members]
+            for members in self._sets().values()
+        }
 
     def clear(self) -> None:
         """Remove the images of all workers of this host, none of which stages any more."""

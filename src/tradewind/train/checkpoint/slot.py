@@ -13,6 +13,10 @@ from tradewind.train.checkpoint import image
 from tradewind.train.checkpoint.copying import Bytes
 
 
+class NoRoomError(TradewindError):
+    """Shared memory cannot take what is to be staged; training can go on without."""
+
+
 class Slot:
     """One image file, mapped; `header` is what it holds now, None when nothing valid.
 
@@ -91,14 +95,7 @@ class Slot:
         self.close()
         self.path.unlink(missing_ok=True)
         fresh = self.path.with_suffix(".new")
-        self._fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            # Without this a full file system would show as SIGBUS in the middle of a copy.
-            os.posix_fallocate(self._fd, 0, size)
-        except OSError as error:
-            self.close()
-            fresh.unlink()
-            raise TradewindError(_no_room(self.path, size, error)) from error
+        self._fd = make_fresh(fresh, size)
         self._map(size)
         fresh.rename(self.path)
         if not self._lock():
@@ -118,6 +115,30 @@ class Slot:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._bytes, self.size, self.header = -1, np.empty(0, dtype=np.uint8), 0, None
+
+
+def make_fresh(path: Path, size: int) -> int:
+    """A file of so many bytes that are there, opened. Raises a NoRoomError."""
+    fd = -1
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Without this a full file system would show as SIGBUS in the middle of a copy.
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        path.unlink(missing_ok=True)
+        raise NoRoomError(_no_room(path, size, error)) from error
+    return fd
+
+
+def map_fresh(path: Path, size: int) -> mmap.mmap:
+    """A file of so many bytes that are there, mapped. Raises a NoRoomError."""
+    fd = make_fresh(path, size)
+    try:
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)
 
 
 def _no_room(path: Path, size: int, error: OSError) -> str:

@@ -49,23 +49,26 @@ def commit(root: Path, step: int, peers: Peers, write: Writing) -> tuple[Path, i
     """Have every worker write its files, and make them a checkpoint when all have; it, and its bytes."""
     writing = root / f"{_WRITING}{folder_of(root, step).name}"
     answers = peers.gather(_try_write(writing, write))
-    _raise_first(answers, step)
     why = None
     entries = {name: entry for answer in answers for name, entry in answer["files"].items()}
     if peers.rank == 0:
-        why = _differing(answers) or _try_commit(
+        why = _failed(answers) or _try_commit(
             root, writing, Manifest(step=step, world=peers.world, files=entries)
         )
-    _raise_first([peers.from_first({"why": why})], step)
+        if why:
+            # Everyone has ended its writing: a disk that is full gets its room back.
+            shutil.rmtree(writing, ignore_errors=True)
+    why = peers.from_first(why)
+    if why:
+        raise TradewindError(f"the checkpoint of step {step} was not written: {why}")
     return folder_of(root, step), sum(entry["size"] for entry in entries.values())
 
 
-def _raise_first(answers: list[dict[str, Any]], step: int) -> None:
+def _failed(answers: list[dict[str, Any]]) -> str | None:
     for rank, answer in enumerate(answers):
         if answer["why"]:
-            raise TradewindError(
-                f"the checkpoint of step {step} was not written: rank {rank}: {answer['why']}"
-            )
+            return f"rank {rank}: {answer['why']}"
+    return _differing(answers)
 
 
 def _try_write(writing: Path, write: Writing) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _differing(answers: list[dict[str, Any]]) -> str | None:
 def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
     unseen = [name for name in manifest.files if not (writing / name).exists()]
     if unseen:
-        return f"rank 0 does not see {', '.join(unseen)} in {writing}; all workers must share this folder"
+        return f"rank 0: it does not see {', '.join(unseen)} in {writing}; all workers must share this folder"
     try:
         for stray in [path for path in writing.iterdir() if path.name not in manifest.files]:
             stray.unlink()  # left by a writer that was killed at this very step
@@ -122,7 +125,7 @@ def _try_commit(root: Path, writing: Path, manifest: Manifest) -> str | None:
         files.fsync_dir(root)
         files.fsync_dir(root.parent)
     except OSError as error:
-        return str(error)
+        return f"rank 0: {error}"
     return None
 
 

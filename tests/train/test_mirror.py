@@ -1,0 +1,224 @@
+"""A host's state in another host's memory: what is taken, what is kept, and what is brought back."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train import states, workers
+from tests.train.test_resume import journal
+from tradewind import names
+from tradewind.errors import SpecError
+from tradewind.train import checkpoint
+from tradewind.train.checkpoint import Memory, wire
+from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring, held
+from tradewind.train.distributed import Peers
+from tradewind.train.heal import mirror_of_environment
+
+
+def settled(mirror: Mirror) -> int:
+    """Its state once nothing is under way."""
+    if mirror._thread is not None:
+        mirror._thread.join(30)
+    assert mirror.state != SENDING
+    return mirror.state
+
+
+class Hosts:
+    """Two hosts of one worker each, in folders of their own."""
+
+    def __init__(self, shm: Path) -> None:
+        self.folders = [shm / "host0", shm / "host1"]
+        addresses = tuple(f"127.0.0.1:{workers.free_port()}" for _ in range(2))
+        self.rings = [Ring(addresses=addresses, own=host, secret="s") for host in range(2)]
+        self.memories = [self.memory(host) for host in range(2)]
+        self.mirrors = [Mirror(memory, ring) for memory, ring in zip(self.memories, self.rings, strict=True)]
+
+    def memory(self, host: int) -> Memory:
+        """The memory of a host's worker."""
+        return Memory(self.folders[host], rank=host, world=2, local_rank=0, local_world=1)
+
+    def stage(self, step: int, failed: bool | None = None) -> list[int]:
+        """Stage a step on both, and send it unless `failed` is None; what became of it."""
+        for host, memory in enumerate(self.memories):
+            memory.stage(step, {"table": torch.full((600, 1000), float(step))}, states.own(host))
+        if failed is not None:
+            for mirror in self.mirrors:
+                mirror.start(step, failed)
+        return [settled(mirror) for mirror in self.mirrors]
+
+    def close(self) -> None:
+        """End all threads."""
+        for mirror, memory in zip(self.mirrors, self.memories, strict=True):
+            mirror.close()
+            memory.close()
+
+
+@pytest.fixture
+def hosts(shm: Path) -> Iterator[Hosts]:
+    """Two hosts; at the end no thread of theirs is left."""
+    made = Hosts(shm)
+    yield made
+    made.close()
+    assert not [t.name for t in threading.enumerate() if t.name in ("tradewind-mirror", "tradewind-send")]
+
+
+def test_a_lost_image_comes_back_bit_for_bit(hosts: Hosts) -> None:
+    """What host 1 staged is held by host 0, and a new host 1 gets it back and loads it."""
+    assert hosts.stage(7, failed=False) == [IDLE, IDLE]
+    assert [held(folder) for folder in hosts.folders] == [{(7, 0): [1]}, {(7, 0): [0]}]
+    shutil.rmtree(hosts.folders[1])
+    fresh = hosts.memory(1)
+    assert fresh.steps() == []
+    lost, hosts.memories[1] = hosts.memories[1], fresh
+    hosts.mirrors[1].close()
+    lost.close()
+    hosts.mirrors[1] = Mirror(fresh, hosts.rings[1])
+    hosts.mirrors[1].fetch((7, 0))
+    loaded = fresh.load(7)
+    assert float(loaded.shared["table"].unique()) == 7
+    assert loaded.own["rank"] == 1
+    assert hosts.memories[0].versions() == {(7, 0): [0]}
+
+
+def test_the_newest_whole_step_stays_on_both_sides(hosts: Hosts) -> None:
+    """However much is staged since, a step that was sent stays here and there until a later one is whole."""
+    hosts.stage(1, failed=False)
+    for step in range(2, 7):
+        hosts.stage(step)
+    for folder, memory in zip(hosts.folders, hosts.memories, strict=True):
+        assert (1, 0) in held(folder)
+        assert memory.steps() == [1, 5, 6]
+    hosts.stage(7, failed=False)
+    hosts.stage(8, failed=False)
+    for folder, memory in zip(hosts.folders, hosts.memories, strict=True):
+        assert set(held(folder)) == {(7, 0), (8, 0)}
+        assert len(list((folder / "mirror").iterdir())) == 2
+        assert {7, 8} <= set(memory.steps())
+
+
+def test_what_one_host_missed_does_not_replace_what_all_have(hosts: Hosts) -> None:
+    """After a step that one host could not send, the step before it stays until another is whole everywhere."""
+    hosts.stage(1, failed=False)
+    hosts.mirrors[0]._server.close()  # type: ignore[union-attr]
+    assert hosts.stage(2, failed=False) == [IDLE, FAILED]
+    assert "did not take step 2" in (hosts.mirrors[1].failure() or "")
+    assert hosts.mirrors[1].failure() is None
+    assert hosts.stage(3, failed=True) == [IDLE, FAILED]
+    assert hosts.mirrors[1].failure() is None
+    assert [(1, 0) in held(folder) for folder in hosts.folders] == [True, True]
+    assert all(1 in memory.steps() for memory in hosts.memories)
+
+
+def test_strangers_are_refused(hosts: Hosts) -> None:
+    """Who does not know the attempt's secret puts nothing into memory and gets nothing out."""
+    hosts.stage(1, failed=False)
+    image = {"local_rank": 0, "step": 1, "generation": 0, "size": 4096, "keep": []}
+    for do in ("take", "give"):
+        with wire.connect(hosts.rings[0].holder) as connection:
+            wire.say(connection, do=do, secret="other", **image)
+            assert wire.hear(connection) == {"why": "it is of another attempt"}
+    with wire.connect(hosts.rings[0].holder) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            wire.hear(connection)
+    assert set(held(hosts.folders[1])) == {(1, 0)}
+
+
+def test_damage_on_the_way_is_refused(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of which a bit was flipped on the way is not taken."""
+    receive = wire._exactly
+
+    def damaged(connection: Any, buffer: Any) -> Any:
+        found = receive(connection, buffer)
+        if len(buffer) > 1_000_000:
+            buffer[12345] ^= 1
+        return found
+
+    monkeypatch.setattr(wire, "_exactly", damaged)
+    assert hosts.stage(1, failed=False) == [FAILED, FAILED]
+    assert "is not as it was sent" in (hosts.mirrors[0].failure() or "")
+    assert [held(folder) for folder in hosts.folders] == [{}, {}]
+
+
+@pytest.mark.parametrize(("text", "host"), [("a:1,b", 0), ("a:1,:2", 1), ("a:1,b:2", 2)])
+def test_addresses_that_cannot_be_are_named(text: str, host: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hosts' addresses must look like is said with what they were."""
+    monkeypatch.setenv(names.ENV_PEERS, text)
+    monkeypatch.setenv("GROUP_RANK", str(host))
+    with pytest.raises(SpecError, match=f"TRADEWIND_PEERS is '{text}' on host {host}"):
+        mirror_of_environment(None, Peers())
+
+
+def test_one_host_has_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without other hosts there is nothing to send to, and nothing to say."""
+    monkeypatch.setenv(names.ENV_PEERS, "127.0.0.1:1")
+    assert mirror_of_environment(None, Peers()) == (None, None)
+
+
+SCRIPT = """
+import os, signal, time
+from pathlib import Path
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from safetensors.torch import save_file
+from tradewind import train
+
+RANK, SHM, ATTEMPT = os.environ["RANK"], Path(os.environ["SHM"]), os.environ.get("TRADEWIND_ATTEMPT", "0")
+# Every worker is a host of its own.
+os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": RANK}
+os.environ["TRADEWIND_MEMORY"] = str(SHM / f"host{RANK}")
+
+def copies():
+    return [len(list((SHM / f"host{host}" / "mirror").glob("*.image"))) for host in (0, 1)]
+
+with train.distributed() as ctx:
+    train.seed_everything(7)
+    features = torch.randn(96, 8, generator=torch.Generator().manual_seed(1))
+    model = nn.Sequential(nn.Linear(8, 17), nn.Tanh(), nn.Dropout(0.3), nn.Linear(17, 1))
+    for layer in (model[0], model[3], model):
+        fully_shard(layer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batches = train.Batches(96, 12, seed=3, epochs=3)
+    loop = train.Loop(model=model, optimizer=optimizer, data=batches, every_steps=1000, max_recompute=1)
+    if loop.step == 0:
+        torch.manual_seed(11 + ctx.rank)
+    for indices in loop:
+        if loop.step == 13 and ATTEMPT == "0" and "KILL" in os.environ and ctx.rank == 1:
+            while min(copies()) == 0:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss = (model(features[indices]) - features[indices].sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    whole = {name: value.full_tensor() for name, value in model.state_dict().items()}
+    if ctx.rank == 0:
+        save_file(whole, "final.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_host_is_replaced_from_the_next_ones_memory(tmp_path: Path, shm: Path) -> None:
+    """With half of a model lost and nothing on disk, a run goes on from memory, to bitwise the same weights."""
+    calm = workers.run(tmp_path / "calm", 2, script=SCRIPT, SHM=str(shm / "calm"))
+    assert [code for code, _ in calm] == [0, 0], calm
+    addresses = ",".join(f"127.0.0.1:{workers.free_port()}" for _ in range(2))
+    given = {"SHM": str(shm), "KILL": "", names.ENV_PEERS: addresses}
+    first = workers.run(tmp_path / "lost", 2, script=SCRIPT, **given, TRADEWIND_ATTEMPT="0")
+    assert first[1][0] == -9
+    shutil.rmtree(shm / "host1")
+    again = workers.run(tmp_path / "lost", 2, script=SCRIPT, **given, TRADEWIND_ATTEMPT="1")
+    assert [code for code, _ in again] == [0, 0], again
+    resumes = [e for rank in (0, 1) for e in journal(tmp_path / "lost", rank) if e["kind"] == "resume"]
+    assert [resume["tier"] for resume in resumes] == ["memory", "peer"]
+    assert resumes[0]["step"] == resumes[1]["step"] > 0
+    assert checkpoint.steps(tmp_path / "lost" / "checkpoints") == [24]
+    assert (tmp_path / "lost" / "final.safetensors").read_bytes() == (
+        tmp_path / "calm" / "final.safetensors"
+    ).read_bytes()
