@@ -1,3 +1,3 @@
 """Fixtures that every test may ask for: real services, started when first asked for."""
 
-pytest_plugins = ["tests.services.postgres", "tests.services.s3"]
+pytest_plugins = ["tests.services.postgres", "tests.services.s3", "tests.services.kubernetes"]

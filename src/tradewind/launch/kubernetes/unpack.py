@@ -37,9 +37,9 @@ def main(parts: str, dest: str) -> int:
             about = json.load(file)
         count = unpack(about, parts, dest)
     except Refused as error:
-        print("tradewind: the code cannot be laid out: %s" % error, file=sys.stderr)
+        print(f"tradewind: the code cannot be laid out: {error}", file=sys.stderr)
         return 65
-    print("tradewind: laid out %d files of %s" % (count, about["digest"]))
+    print(f"tradewind: laid out {count} files of {about['digest']}")
     return 0
 
 
@@ -51,7 +51,7 @@ def unpack(about: Mapping[str, Any], parts: str, dest: str) -> int:
     check_paths(tree)
     digest = digest_of(tree)
     if digest != about["digest"]:
-        raise Refused("it is %s and should be %s; submit the run again" % (digest, about["digest"]))
+        raise Refused("it is {} and should be {}; submit the run again".format(digest, about["digest"]))
     write(tree, dest)
     return len(tree)
 
@@ -64,9 +64,9 @@ def read_parts(names: Iterable[str], folder: str) -> bytes:
             with open(os.path.join(folder, name), "rb") as file:
                 data = file.read()
         except OSError as error:
-            raise Refused("part %s cannot be read: %s" % (name, error)) from None
+            raise Refused(f"part {name} cannot be read: {error}") from None
         if not name.endswith("-" + hashlib.sha256(data).hexdigest()[:32]):
-            raise Refused("part %s is damaged; delete its ConfigMap and submit the run again" % name)
+            raise Refused(f"part {name} is damaged; delete its ConfigMap and submit the run again")
         found.append(data)
     return b"".join(found)
 
@@ -77,9 +77,9 @@ def inflate(data: bytes, limit: int) -> bytes:
     try:
         found = stream.decompress(data, limit + 1)
     except zlib.error as error:
-        raise Refused("a layer is damaged: %s" % error) from None
+        raise Refused(f"a layer is damaged: {error}") from None
     if len(found) > limit or not stream.eof:
-        raise Refused("a layer is cut short or inflates to over %d bytes" % limit)
+        raise Refused(f"a layer is cut short or inflates to over {limit} bytes")
     return found
 
 
@@ -89,7 +89,7 @@ def merge(tree: Files, layer: bytes) -> Files:
     try:
         entries = json.loads(layer[8:start].decode("utf-8"))
     except ValueError as error:
-        raise Refused("a layer has no list of files: %s" % error) from None
+        raise Refused(f"a layer has no list of files: {error}") from None
     tree = dict(tree)
     for path, kind, about in entries:
         if kind == GONE:
@@ -100,9 +100,9 @@ def merge(tree: Files, layer: bytes) -> Files:
             tree[path] = (kind, layer[start : start + about])
             start += about
         else:
-            raise Refused("%r is of an unknown kind, %r" % (path, kind))
+            raise Refused(f"{path!r} is of an unknown kind, {kind!r}")
     if start != len(layer):
-        raise Refused("a layer holds %d bytes and lists %d" % (len(layer), start))
+        raise Refused(f"a layer holds {len(layer)} bytes and lists {start}")
     return tree
 
 
@@ -111,11 +111,11 @@ def check_paths(tree: Files) -> None:
     for path, (kind, data) in tree.items():
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts) or "\0" in path:
-            raise Refused("the path %r leaves the folder" % path)
+            raise Refused(f"the path {path!r} leaves the folder")
         if any(above in tree for above in itertools.accumulate(parts[:-1], "{}/{}".format)):
-            raise Refused("the path %r is under a file or a link" % path)
+            raise Refused(f"the path {path!r} is under a file or a link")
         if kind == LINK and leaves(path, data.decode("utf-8")):
-            raise Refused("the link %r points out of the folder" % path)
+            raise Refused(f"the link {path!r} points out of the folder")
 
 
 def leaves(path: str, target: str) -> bool:
