@@ -50,6 +50,10 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int
 
 
+class TooLarge(SpecError):
+    """The code does not fit into ConfigMaps."""
+
+
 def pack(digest: str, blobs: "Blobs", base: Base | None = None) -> Code:
     """The snapshot as layers; with a `base` only what differs from it, in one layer on top.
 
@@ -66,7 +70,7 @@ def pack(digest: str, blobs: "Blobs", base: Base | None = None) -> Code:
     raw = layer(tree.entries, (), blobs)
     parts = split(raw)
     if len(parts) > MAX_PARTS:
-        raise SpecError(
+        raise TooLarge(
             f"the code is {sum(map(len, parts.values())) / 2**20:.0f} MiB compressed and ConfigMaps hold "
             f"{MAX_PARTS * PART_BYTES / 2**20:.0f} MiB of it; list what is not code in .gitignore, or name "
             "an object store in `blobs` of the context"
