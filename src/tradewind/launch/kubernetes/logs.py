@@ -1,8 +1,9 @@
 """What the hosts of a run write, and what they wait for before they do."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
 import msgspec
 
@@ -98,11 +99,13 @@ class Follower:
                 see(item)
             params = {"labelSelector": self._labels, "watch": "1", "timeoutSeconds": str(WATCH_S)}
             params["resourceVersion"] = listed["metadata"]["resourceVersion"]
-            async for line in self._lines(self._cluster.path(api_version, kind), params, WATCH_S + TIMEOUT_S):
-                change = json.loads(line)
-                if change["type"] == "ERROR":  # The version is too old to go on from: list again.
-                    break
-                see(None if change["type"] == "DELETED" else change["object"])
+            path = self._cluster.path(api_version, kind)
+            async with contextlib.aclosing(self._lines(path, params, WATCH_S + TIMEOUT_S)) as lines:
+                async for line in lines:
+                    change = json.loads(line)
+                    if change["type"] == "ERROR":  # The version is too old to go on from: list again.
+                        break
+                    see(None if change["type"] == "DELETED" else change["object"])
 
     async def _list(self, api_version: str, kind: str) -> Object:
         path = self._cluster.path(api_version, kind)
@@ -112,7 +115,7 @@ class Follower:
 
     async def _lines(
         self, path: str, params: Mapping[str, str], silence_s: float | None = None
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         import httpx2
 
         timeout = httpx2.Timeout(TIMEOUT_S, read=silence_s)

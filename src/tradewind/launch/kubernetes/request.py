@@ -83,6 +83,11 @@ def make_request(
     )
 
 
+def for_pods(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored spec as pods read it: without the folder of the machine it was submitted from."""
+    return {key: value for key, value in stored.items() if key != "root"}
+
+
 def gang_of(hosts: int, placement: Placement, context: Context, capabilities: Capabilities | None) -> Gang:
     """By what means all hosts start or none."""
     known = capabilities or Capabilities(

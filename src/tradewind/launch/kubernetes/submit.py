@@ -15,7 +15,7 @@ from tradewind.launch.kubernetes.code import Base, Code, TooLarge, pack
 from tradewind.launch.kubernetes.context import Context, load_context
 from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests
 from tradewind.launch.kubernetes.place import FIELD, Place, place_of
-from tradewind.launch.kubernetes.request import Request, make_request
+from tradewind.launch.kubernetes.request import Request, for_pods, make_request
 from tradewind.launch.local import as_stored
 from tradewind.launch.plan import plan
 from tradewind.launch.snapshot import read_tree, snapshot
@@ -81,7 +81,7 @@ def send(
             run=new_id(),
             name=name,
             spec=spec,
-            stored=stored,
+            stored=for_pods(stored),
             code=travel(digest, blobs, context, base),
             context=context,
             capabilities=cluster.capabilities(),
