@@ -20,6 +20,12 @@ ENV_MEMORY = "TRADEWIND_MEMORY"
 """Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
+ENV_HOSTS = "TRADEWIND_HOSTS"
+"""Address `host:port` of every host's agent, by host index, separated by commas; unset on a run of one host."""
+ENV_HOST = "TRADEWIND_HOST"
+"""Index of this host among those of `TRADEWIND_HOSTS`."""
+ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
+"""Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
 
 ENV_HOSTS = "TRADEWIND_HOSTS"
 """Where the agents of a run's hosts are reached: `name:port` of each, in order, with commas between."""
@@ -42,6 +48,9 @@ ENVIRONMENT = (
     ENV_JOURNAL,
     ENV_MEMORY,
     ENV_STACKS,
+    ENV_HOSTS,
+    ENV_HOST,
+    ENV_START_DEADLINE,
 )
 
 
@@ -73,6 +82,15 @@ JOURNAL_DIR = "journal"
 MANIFEST = "manifest.json"
 STATUS_BYTES = 32
 """Size of a worker's status page, which holds the name of what it is doing, padded with zeros."""
+
+LABEL_RUN = "tradewind.dev/run"
+"""Label of every object of a run on a cluster: the run's id."""
+LABEL_CODE = "tradewind.dev/code"
+"""Label of ConfigMaps that hold a part of some runs' code: the format of that part."""
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_NAME = "app.kubernetes.io/name"
+FIELD_MANAGER = "tradewind"
+"""Who owns the fields of objects that the launcher applies."""
 
 HEADER_DEADLINE = "x-deadline-ms"
 HEADER_REQUEST_ID = "x-request-id"
