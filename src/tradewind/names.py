@@ -20,10 +20,6 @@ ENV_MEMORY = "TRADEWIND_MEMORY"
 """Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
-ENV_HOSTS = "TRADEWIND_HOSTS"
-"""Address `host:port` of every host's agent, by host index, separated by commas; unset on a run of one host."""
-ENV_HOST = "TRADEWIND_HOST"
-"""Index of this host among those of `TRADEWIND_HOSTS`."""
 ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
 """Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
 
@@ -36,7 +32,7 @@ ENV_ADDRESS = "TRADEWIND_ADDRESS"
 ENV_TOKEN = "TRADEWIND_TOKEN"
 """The secret by which the agents of one run know each other."""
 
-AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN)
+AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN, ENV_START_DEADLINE)
 """What agents see and workers do not."""
 ENVIRONMENT = (
     ENV_HOME,
@@ -48,9 +44,6 @@ ENVIRONMENT = (
     ENV_JOURNAL,
     ENV_MEMORY,
     ENV_STACKS,
-    ENV_HOSTS,
-    ENV_HOST,
-    ENV_START_DEADLINE,
 )
 
 

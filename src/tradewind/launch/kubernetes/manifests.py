@@ -7,7 +7,7 @@ from typing import Any
 
 from tradewind import names
 from tradewind.launch.kubernetes import unpack
-from tradewind.launch.kubernetes.pod import labels, pod_template, without_empty
+from tradewind.launch.kubernetes.pod import TOKEN_KEY, labels, pod_template, without_empty
 from tradewind.launch.kubernetes.request import Request
 from tradewind.names import ExitCode
 
@@ -62,6 +62,11 @@ def head(api_version: str, kind: str, request: Request) -> Manifest:
         "kind": kind,
         "metadata": {"name": request.object_name, "labels": labels(request)},
     }
+
+
+def token_secret(request: Request, token: str) -> Manifest:
+    """What the run's agents know each other by; made at submission, and part of no rendered manifest."""
+    return head("v1", "Secret", request) | {"immutable": True, "stringData": {TOKEN_KEY: token}}
 
 
 def service(request: Request) -> Manifest:

@@ -10,6 +10,7 @@ from tradewind.spec import Toleration
 ROOT = "/tradewind"
 PARTS, CODE, RUN, HOME = f"{ROOT}/parts", f"{ROOT}/code", f"{ROOT}/run", f"{ROOT}/home"
 AGENT, UNPACK = "agent", "code"
+TOKEN_KEY = "token"
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 HostName = Callable[[int], str]
@@ -23,7 +24,7 @@ def agent_command(request: Request) -> list[str]:
     other codes of `job.FINAL` end the run, and anything else replaces it and counts.
     """
     # -P: a `queue.py` in the project must not take the place of Python's own.
-    return [request.context.python, "-P", "-m", "tradewind.agent.pod", f"{PARTS}/run.json", CODE]
+    return [request.context.python, "-P", "-m", "tradewind.agent.fleet", f"{PARTS}/run.json", CODE]
 
 
 def unpack_command(request: Request) -> list[str]:
@@ -209,6 +210,11 @@ def agent_env(request: Request, host_name: HostName | None) -> list[dict[str, An
         *found,
         {"name": names.ENV_HOSTS, "value": ",".join(hosts)},
         {"name": names.ENV_HOST, "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
+        {"name": names.ENV_ADDRESS, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {
+            "name": names.ENV_TOKEN,
+            "valueFrom": {"secretKeyRef": {"name": request.object_name, "key": TOKEN_KEY}},
+        },
     ]
 
 

@@ -1,5 +1,6 @@
 """Runs on a cluster: code and manifests worked out, tried, recorded, and made as a whole or not at all."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from tradewind.errors import ClusterError, TradewindError
 from tradewind.launch.kubernetes.cluster import Cluster, Object, Refused
 from tradewind.launch.kubernetes.code import Base, Code, TooLarge, pack
 from tradewind.launch.kubernetes.context import Context, load_context
-from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests
+from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests, token_secret
 from tradewind.launch.kubernetes.place import FIELD, Place, place_of
 from tradewind.launch.kubernetes.request import Request, for_pods, make_request
 from tradewind.launch.local import as_stored
@@ -196,7 +197,10 @@ def create(request: Request, cluster: Cluster, parts: Mapping[str, str]) -> Obje
     made = cluster.apply(asleep(wanted))
     try:
         owner = owner_reference(made)
-        for manifest in manifests(request)[:-1]:
+        own = manifests(request)[:-1]
+        if request.spec.hosts > 1:
+            own.append(token_secret(request, secrets.token_hex(32)))
+        for manifest in own:
             name = manifest["metadata"]["name"]
             if name not in parts:
                 manager = manager_of(request) if name in request.code.parts else names.FIELD_MANAGER
