@@ -79,7 +79,7 @@ class Cluster:
         found: list[Object] = self.call("GET", path, params={"labelSelector": labels}, headers=headers)[
             "items"
         ]
-        return found
+        return found or []
 
     def delete(self, api_version: str, kind: str, name: str, *, grace_s: int | None = None) -> None:
         """Delete an object and then what it owns; nothing happens when it is gone already."""
