@@ -25,6 +25,10 @@ class StoreError(TradewindError):
     """The store or a blob store cannot be opened or used; names it."""
 
 
+class ClusterError(TradewindError):
+    """A cluster cannot be reached or refuses what it was asked; names it, and what it said."""
+
+
 class IntegrityError(TradewindError):
     """Stored bytes are not the bytes that were written; names the file."""
 

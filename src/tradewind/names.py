@@ -22,6 +22,8 @@ ENV_PEERS = "TRADEWIND_PEERS"
 """Addresses, `host:port` with commas between, at which each host's workers take copies of another host's state."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
+ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
+"""Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
 
 ENV_HOSTS = "TRADEWIND_HOSTS"
 """Where the agents of a run's hosts are reached: `name:port` of each, in order, with commas between."""
@@ -32,7 +34,7 @@ ENV_ADDRESS = "TRADEWIND_ADDRESS"
 ENV_TOKEN = "TRADEWIND_TOKEN"
 """The secret by which the agents of one run know each other."""
 
-AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN)
+AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN, ENV_START_DEADLINE)
 """What agents see and workers do not."""
 ENVIRONMENT = (
     ENV_HOME,
@@ -76,6 +78,15 @@ JOURNAL_DIR = "journal"
 MANIFEST = "manifest.json"
 STATUS_BYTES = 32
 """Size of a worker's status page, which holds the name of what it is doing, padded with zeros."""
+
+LABEL_RUN = "tradewind.dev/run"
+"""Label of every object of a run on a cluster: the run's id."""
+LABEL_CODE = "tradewind.dev/code"
+"""Label of ConfigMaps that hold a part of some runs' code: the format of that part."""
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_NAME = "app.kubernetes.io/name"
+FIELD_MANAGER = "tradewind"
+"""Who owns the fields of objects that the launcher applies."""
 
 HEADER_DEADLINE = "x-deadline-ms"
 HEADER_REQUEST_ID = "x-request-id"

@@ -19,15 +19,13 @@ RUN = "fleet"
 class Fleet:
     """The agents of one run, one a host."""
 
-    def __init__(
-        self, folder: Path, network: Network, *, workers: int = 1, min_hosts: int = 0, **env: str
-    ) -> None:
+    def __init__(self, folder: Path, network: Network, *, min_hosts: int = 0, **env: str) -> None:
         self.folder, self.network = folder, network
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.logs: list[Path] = []
         hosts = len(network.names)
-        spec = {"script": "script.py", "workers": workers, "hosts": hosts, "min_hosts": min_hosts}
-        run = {"id": RUN, "name": RUN, "created_s": time.time(), "spec": spec}
+        spec = {"script": "script.py", "workers": hosts, "hosts": hosts, "min_hosts": min_hosts}
+        run = {"id": RUN, "name": RUN, "spec": spec}
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps(run))
         (folder / "checkpoints").mkdir(exist_ok=True)
@@ -46,7 +44,8 @@ class Fleet:
             (code / "script.py").write_text(training.SCRIPT)
             (run_dir / "checkpoints").symlink_to(self.folder / "checkpoints")
         env = self._env | {"TRADEWIND_HOST": str(index), "TRADEWIND_HOME": str(self.folder / "home")}
-        module = ("-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(run_dir))
+        env["TRADEWIND_RUN_DIR"] = str(run_dir)
+        module = ("-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(code))
         log = self.folder / f"agent{index}.log"
         self.logs.append(log)
         with log.open("ab") as output:

@@ -9,10 +9,10 @@ from tradewind.cli.main import COMMANDS, invoke
 from tradewind.names import ExitCode
 
 FROZEN = (
-    "run", "rerun", "ps", "show", "logs", "resize", "stop", "chaos", "publish", "models", "promote",
+    "run", "render", "rerun", "ps", "show", "logs", "resize", "stop", "chaos", "publish", "models", "promote",
     "serve", "load", "report", "doctor",
 )  # fmt: skip
-HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "uvloop")
+HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "uvloop", "lightkube")
 
 
 def test_commands_are_frozen() -> None:

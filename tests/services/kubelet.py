@@ -29,17 +29,29 @@ from tests.services.namespaces import Network
 LEASE_S = 2.0
 _MOUNTS = """
 mount --make-rprivate /
+mount -t tmpfs sources /mnt
+i=0
 while [ "$1" != -- ]; do
-  if [ -d "$1" ]; then mkdir -p "$2"; fi
-  mount --rbind "$1" "$2"
-  shift 2
+  if [ -d "$1" ]; then mkdir "/mnt/$i"; else touch "/mnt/$i"; fi
+  mount --rbind "$1" "/mnt/$i"
+  shift
+  i=$((i + 1))
+done
+shift
+i=0
+while [ "$1" != -- ]; do
+  if [ -d "/mnt/$i" ]; then mkdir -p "$1"; fi
+  mount --rbind "/mnt/$i" "$1"
+  shift
+  i=$((i + 1))
 done
 shift
 cd "$1"
 shift
 exec "$@"
 """
-"""Pairs of source and target until `--`, then the working directory and the command."""
+"""Sources until `--`, as many targets until `--`, then the working directory and the command. All sources are
+held first: what is mounted at `/tmp`, say, may hide others."""
 
 
 class Hosts:
@@ -148,9 +160,10 @@ class Kubelet:
 
     def command(self, mounts: Sequence[tuple[str, str]], cwd: str, command: Sequence[str]) -> list[str]:
         """A command in this node's network, with these sources mounted at these targets."""
-        pairs = [path for pair in (*mounts, (str(self._hosts.path), "/etc/hosts")) for path in pair]
+        pairs = sorted((*mounts, (str(self._hosts.path), "/etc/hosts")), key=lambda pair: len(pair[1]))
+        sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         shell = ["unshare", "--mount", "sh", "-ec", _MOUNTS, "kubelet"]
-        return self._network.command(self._index, *shell, *pairs, "--", cwd, *command)
+        return self._network.command(self._index, *shell, *sources, "--", *targets, "--", cwd, *command)
 
     def named(self, name: str) -> None:
         """A pod of this node is known by a name."""
@@ -240,7 +253,7 @@ class RunningPod:
             for mount in container.get("volumeMounts", ())
         ]
         command = self._node.command(
-            [*_kept(mounts), *mounts],
+            [*mounts, *_kept(mounts)],
             container.get("workingDir", "/"),
             [*container["command"], *container.get("args", ())],
         )
@@ -384,15 +397,11 @@ class RunningPod:
 
 
 def _kept(mounts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What volumes would hide of what the containers' Python needs: mounted into these volumes beforehand."""
+    """What volumes would hide of what the containers' Python needs: mounted again on top of them."""
     root = pathlib.Path(__file__).parents[2]
     needed = dict.fromkeys([pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix), root / "src"])
-    return [
-        (str(path), f"{source}/{path.relative_to(target)}")
-        for path in needed
-        for source, target in mounts
-        if path.is_relative_to(target)
-    ]
+    hidden = [path for path in needed if any(path.is_relative_to(target) for _, target in mounts)]
+    return [(str(path), str(path)) for path in hidden]
 
 
 def _at(tree: Object, path: str) -> Any:

@@ -1,8 +1,8 @@
-"""One host of a run that has several: `python -P -m tradewind.agent.fleet RUN.json RUN_DIR`.
+"""One host of a run: `python -P -m tradewind.agent.fleet RUN.json CODE`, with `TRADEWIND_RUN_DIR`.
 
-Every host starts the same command. `TRADEWIND_HOSTS` and `TRADEWIND_HOST` say who they are; host 0 leads and
-keeps the store, the others follow it. RUN.json is what a launcher wrote: the run as the store has it. RUN_DIR
-holds the run's code in `code/`.
+Every host starts the same command. RUN.json is what a launcher wrote of the run, CODE the folder of its code, and the
+run's folder may be each host's own or shared by all. `TRADEWIND_HOSTS` and `TRADEWIND_HOST` say who the hosts are, on a
+run that has several: host 0 leads and keeps the store, the others follow it.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -65,9 +66,7 @@ def read_fleet(env: Mapping[str, str]) -> Fleet:
 def _of(env: Mapping[str, str], name: str) -> str:
     value = env.get(name, "").strip()
     if not value:
-        raise SpecError(
-            f"{name} is not set; a run on several hosts needs {', '.join(names.AGENT_ENVIRONMENT)}"
-        )
+        raise SpecError(f"{name} is not set; docs/kubernetes.md says what an agent needs to be told")
     return value
 
 
@@ -93,10 +92,9 @@ def resolve(name: str) -> str:
             time.sleep(0.5)
 
 
-def lead(run: Run, job: Job, fleet: Fleet) -> int:
-    """Supervise the run on all its hosts; the exit code it ends with."""
-    door = socket.create_server(("", fleet.agents[0][1]), backlog=len(fleet.agents))
-    seat = Seat(index=fleet.index, address=fleet.address, door=door, token=fleet.token)
+def lead(run: Run, job: Job, fleet: Fleet | None) -> int:
+    """Supervise the run on all its hosts, or on this one alone; the exit code it ends with."""
+    seat = Seat() if fleet is None else seat_of(fleet)
     with open_store() as store, held_back(), held(job.run_dir):
         try:
             store.run(run.id)
@@ -105,12 +103,18 @@ def lead(run: Run, job: Job, fleet: Fleet) -> int:
         return supervise(job, store, seat=seat).exit_code
 
 
+def seat_of(fleet: Fleet) -> Seat:
+    """The leader's place, at a door where the other agents call."""
+    door = socket.create_server(("", fleet.agents[0][1]), backlog=len(fleet.agents))
+    return Seat(index=fleet.index, address=fleet.address, door=door, token=fleet.token)
+
+
 def follow(job: Job, fleet: Fleet) -> int:
     """Do what host 0 says until the run is over; the exit code that it says."""
     own = job.run_dir / "hosts" / str(fleet.index)
     own.mkdir(parents=True, exist_ok=True)
     with held_back(), held(own), Signals() as signals, standby_of(job) as standby:
-        host = LocalHost(job, standby, index=fleet.index, address=fleet.address, capacity=job.workers)
+        host = LocalHost(job, standby, index=fleet.index, address=fleet.address, capacity=job.per_host)
         member = Member(job, host, fleet.agents[0], fleet.token)
         try:
             return member.serve(signals)
@@ -118,14 +122,45 @@ def follow(job: Job, fleet: Fleet) -> int:
             member.close()
 
 
-def main(described: str, run_dir: str) -> int:
-    """Take this host's part in the run."""
-    folder = Path(run_dir).absolute()
-    run = msgspec.structs.replace(
-        msgspec.json.decode(Path(described).read_bytes(), type=Run), dir=str(folder)
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """What a launcher wrote of a run."""
+
+    id: str
+    name: str
+    spec: dict[str, Any]
+    snapshot: str | None = None
+
+
+def described(path: Path, run_dir: Path) -> Run:
+    """The run that this file describes, with its folder.
+
+    Raises SpecError when it is no description of a run.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Described)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SpecError(f"{path}: does not describe a run: {error}") from error
+    return Run(
+        id=found.id,
+        name=found.name,
+        created_s=time.time(),
+        spec=found.spec,
+        snapshot=found.snapshot,
+        dir=str(run_dir),
     )
+
+
+def main(path: str, code: str) -> int:
+    """Take this host's part in the run."""
+    run_dir = Path(_of(os.environ, names.ENV_RUN_DIR)).absolute()
+    (run_dir / names.CHECKPOINTS_DIR).mkdir(parents=True, exist_ok=True)
+    run = described(Path(path), run_dir)
+    job = job_of(run, Path(code).absolute())
+    if job.hosts == 1:
+        return lead(run, job, None)
     fleet = read_fleet(os.environ)
-    job = msgspec.structs.replace(job_of(run), host=fleet.index)
+    wait_s = float(os.environ.get(names.ENV_START_DEADLINE, job.host_wait_s))
+    job = msgspec.structs.replace(job, host=fleet.index, host_wait_s=wait_s)
     return lead(run, job, fleet) if fleet.leads else follow(job, fleet)
 
 

@@ -28,7 +28,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     script: str
     args: tuple[str, ...] = ()
     workers: int = 1
-    """On each host."""
+    """Of all hosts together."""
     hosts: int = 1
     min_hosts: int = 0
     """How few hosts may go on while others are lost; 0 waits for a lost one to be replaced."""
@@ -46,9 +46,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """How long survivors of a failure get to leave the broken group before they are killed and replaced."""
 
     @property
-    def size(self) -> int:
-        """Workers of all hosts together."""
-        return self.workers * self.hosts
+    def per_host(self) -> int:
+        """Workers on each host."""
+        return self.workers // self.hosts
 
     def command(self) -> list[str]:
         """The script and its arguments, the same for every rank."""
@@ -182,11 +182,11 @@ def ephemeral_range() -> tuple[int, int]:
     return int(low), int(high)
 
 
-def job_of(run: "Run") -> Job:
-    """The job that a stored run describes."""
+def job_of(run: "Run", code: Path | None = None) -> Job:
+    """The job that a stored run describes; its code is in its folder unless it lies elsewhere."""
     run_dir = Path(run.dir)
     spec = run.spec
-    code = run_dir / "code"
+    code = code or run_dir / "code"
     return Job(
         run=run.id,
         run_dir=run_dir,

@@ -18,7 +18,7 @@ class Judge:
     """Remembers the failures of one run; a new one is judged in their light."""
 
     def __init__(self, job: Job) -> None:
-        self.rules = Rules(max_restarts=job.max_restarts, min_workers=job.min_hosts * job.workers)
+        self.rules = Rules(max_restarts=job.max_restarts, min_workers=job.min_hosts * job.per_host)
         self._awaited = job.hosts > 1
         self._incidents: list[Incident] = []
 

@@ -77,17 +77,17 @@ class Supervisor:
         self, job: Job, store: "Store", standby: Standby, on_update: OnUpdate | None, seat: Seat
     ) -> None:
         self.job = job
-        capacity = None if seat.door is None else job.workers
+        capacity = None if seat.door is None else job.per_host
         self.local = LocalHost(job, standby, index=seat.index, address=seat.address, capacity=capacity)
         self.roster = Roster(job.run, self.local, seat, self)
         self.recorder = Recorder(job.run, store)
         self.on_update = on_update
         self.failure: Failure | None = None
-        self.group = Group(job.size)
+        self.group = Group(job.workers)
         self._judge = Judge(job)
         self._tails: list[JournalTail] = []
         self._asked: str | None = None
-        self._wanted = job.size
+        self._wanted = job.workers
         self._enough: int | None = None
         """Workers with which the next attempt may begin; None for all that are wanted."""
         self._gather_until: float | None = None
@@ -154,7 +154,7 @@ class Supervisor:
             if self._asked:
                 return finish_asked((), self._asked)
             if time.monotonic() >= self._gather_until:
-                if 0 < self.job.min_hosts * self.job.workers <= self._target:
+                if 0 < self.job.min_hosts * self.job.per_host <= self._target:
                     break
                 came = f"room for {self._target} of {self._needed} workers after {self.job.host_wait_s:g} s"
                 return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, f"too few hosts came: {came}")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": ("runs:run", "Run a script on N workers, keep it alive, record what happened."),
+    "render": ("cluster:render", "Print a run's manifests for a cluster: Job, JobSet, TrainJob or RayJob."),
     "rerun": ("runs:rerun", "Run the very bytes of an earlier run again."),
     "ps": ("runs:ps", "List runs, newest first."),
     "show": ("runs:show", "Show one run: attempts, failures, recovery, metrics, ledger."),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,11 +27,15 @@ def run(
     workers: int | None = None,
     name: str | None = None,
     max_restarts: int | None = None,
+    on: str | None = None,
+    hosts: int | None = None,
+    gpus: int | None = None,
+    image: str | None = None,
     detach: bool = False,
     dry_run: bool = False,
     output: OutputFlag = "table",
 ) -> int:
-    """Run a torchrun-compatible script on N workers of this machine and keep it alive.
+    """Run a torchrun-compatible script on N workers, here or on a cluster, and keep it alive.
 
     Parameters
     ----------
@@ -39,11 +44,19 @@ def run(
     args
         Arguments of the script, after `--`.
     workers
-        Worker processes; 1 unless the YAML file says otherwise.
+        Worker processes on all hosts; one for each GPU or host unless the YAML file says otherwise.
     name
         Name of the run; the script's name by default.
     max_restarts
         How often the group is started again after a failure; 3 by default.
+    on
+        `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml; this machine by default.
+    hosts
+        Machines or pods; 1 by default.
+    gpus
+        GPUs of each host.
+    image
+        Container image, instead of the context's.
     detach
         Leave the run in the background and print its id.
     dry_run
@@ -51,7 +64,20 @@ def run(
     output
         `table` for people, `json` for programs.
     """
-    spec = read_spec(script, args, workers=workers, name=name, max_restarts=max_restarts)
+    spec = read_spec(
+        script,
+        args,
+        workers=workers,
+        name=name,
+        max_restarts=max_restarts,
+        hosts=hosts,
+        gpus=gpus,
+        image=image,
+    )
+    if on is not None:
+        from tradewind.cli.cluster import run_on
+
+        return run_on(spec, on, detach=detach, dry_run=dry_run, output=output)
     if dry_run:
         from tradewind.launch import plan
 
@@ -76,7 +102,12 @@ def rerun(run: str, *, detach: bool = False, output: OutputFlag = "table") -> in
     from tradewind.store import open_store
 
     with open_store() as store:
-        return launch(resubmit(store.run(run), store), store, detach=detach, output=output)
+        earlier = store.run(run)
+        if on_cluster(earlier):
+            from tradewind.cli.cluster import rerun_on
+
+            return rerun_on(earlier, store, detach=detach, output=output)
+        return launch(resubmit(earlier, store), store, detach=detach, output=output)
 
 
 def ps(*, all: bool = False, limit: int = 20, output: OutputFlag = "table") -> int:
@@ -87,13 +118,12 @@ def ps(*, all: bool = False, limit: int = 20, output: OutputFlag = "table") -> i
     all
         Every run, whatever `limit` says.
     """
-    from tradewind.launch.local import reconcile
     from tradewind.store import open_store
 
     with open_store() as store:
-        runs = [reconcile(r, store) for r in store.runs(1_000_000 if all else limit)]
+        runs = up_to_date(store.runs(1_000_000 if all else limit), store)
     rows = [row(r, time.time()) for r in runs]
-    emit(rows, output, ("id", "name", "state", "workers", "age_s", "wall_s", "exit_code"))
+    emit(rows, output, ("id", "name", "on", "state", "workers", "age_s", "wall_s", "exit_code"))
     return ExitCode.OK
 
 
@@ -105,6 +135,7 @@ def row(run: "Run", now_s: float) -> dict[str, Any]:
         "name": run.name,
         "state": run.state,
         "workers": run.spec.get("workers", 1),
+        "on": run.spec.get("place", {}).get("on", "here"),
         "age_s": round(now_s - run.created_s, 1),
         "wall_s": None if wall_s is None else round(wall_s, 1),
         "exit_code": run.exit_code,
@@ -124,11 +155,10 @@ def show(run: str, *, ledger: bool = False, output: OutputFlag = "table") -> int
         Where the wall time went, by bucket.
     """
     from tradewind.cli.summary import print_summary, summarize
-    from tradewind.launch.local import reconcile
     from tradewind.store import open_store
 
     with open_store() as store:
-        found = summarize(reconcile(store.run(run), store), store)
+        found = summarize(up_to_date([store.run(run)], store)[0], store)
     if output == "json":
         emit(found, output)
     else:
@@ -157,11 +187,14 @@ def logs(
         Only this attempt; the last one by default.
     """
     from tradewind.cli.follow import follow_logs, print_logs
-    from tradewind.launch.local import reconcile
     from tradewind.store import open_store
 
     with open_store() as store:
-        found = reconcile(store.run(run), store)
+        found = up_to_date([store.run(run)], store)[0]
+        if on_cluster(found):
+            from tradewind.cli.cluster import logs_on
+
+            return logs_on(found, store, follow=follow, rank=rank, attempt=attempt)
         if follow and found.state in ("pending", "running"):
             follow_logs(found, rank, attempt)
         else:
@@ -185,6 +218,10 @@ def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
 
     with open_store() as store:
         found = store.run(run)
+        if on_cluster(found):
+            from tradewind.cli.cluster import stop_on
+
+            return stop_on(found, store, now=now, output=output)
         if not is_held(Path(found.dir)) or found.pid is None:
             found = reconcile(found, store)
             raise TradewindError(f"run {found.id} does not run here; it is {found.state}")
@@ -220,6 +257,26 @@ def resize(run: str, *, workers: int) -> int:
     return ExitCode.OK
 
 
+def on_cluster(run: "Run") -> bool:
+    """Whether a run went elsewhere than to this machine."""
+    return "place" in run.spec
+
+
+def up_to_date(runs: "list[Run]", store: "Store") -> "list[Run]":
+    """Runs as they are now; those on a cluster that cannot be asked stay as they were last seen."""
+    from tradewind.launch.local import reconcile
+
+    runs = [run if on_cluster(run) else reconcile(run, store) for run in runs]
+    if not any(on_cluster(run) for run in runs):
+        return runs
+    from tradewind.launch.kubernetes.status import refresh_all
+
+    runs, problems = refresh_all(runs, store)
+    for problem in problems:
+        print(f"tradewind: as last seen: {problem}", file=sys.stderr)
+    return runs
+
+
 def interrupt(pid: int, times: int) -> None:
     """Ask an agent once or twice to end, and wait until it has."""
     import select
@@ -238,18 +295,56 @@ def interrupt(pid: int, times: int) -> None:
         os.close(pidfd)
 
 
-def read_spec(script: str, args: tuple[str, ...], **flags: Any) -> "RunSpec":
+def read_spec(
+    script: str,
+    args: tuple[str, ...],
+    *,
+    hosts: int | None = None,
+    gpus: int | None = None,
+    image: str | None = None,
+    **flags: Any,
+) -> "RunSpec":
     """The spec that the command line asks for: flags over the YAML file, if one was given."""
     import msgspec
 
     from tradewind.spec import RunSpec, load_yaml
 
+    is_yaml = script.endswith((".yaml", ".yml"))
+    base = load_yaml(script, RunSpec) if is_yaml else RunSpec(script=script)
     given = {key: value for key, value in flags.items() if value is not None}
     if args:
         given["args"] = tuple(args)
-    if script.endswith((".yaml", ".yml")):
-        return msgspec.structs.replace(load_yaml(script, RunSpec), **given)
-    return RunSpec(script=script, **given)
+    if image is not None:
+        given["placement"] = msgspec.structs.replace(base.placement, image=image)
+    given |= sized(base, hosts, gpus, given.get("workers"))
+    return msgspec.structs.replace(base, **given)
+
+
+def sized(base: "RunSpec", hosts: int | None, gpus: int | None, workers: int | None) -> dict[str, Any]:
+    """Hosts, workers and GPUs of each worker, given the hosts, the GPUs of each host, and perhaps the workers."""
+    import msgspec
+
+    if hosts is None and gpus is None:
+        return {}
+    if (hosts is not None and hosts < 1) or (gpus is not None and gpus < 0):
+        raise SpecError(
+            f"--hosts {hosts} --gpus {gpus}: ask for at least one host, and not for fewer than 0 GPUs"
+        )
+    machines = hosts or base.hosts
+    if gpus is None:
+        spread = base.workers if base.workers > 1 else machines
+        return {"hosts": machines, "workers": workers or spread}
+    workers = workers or machines * max(gpus, 1)
+    if machines * gpus % workers:
+        raise SpecError(
+            f"--gpus {gpus} --hosts {machines} --workers {workers}: {machines * gpus} GPUs cannot be shared evenly"
+        )
+    each = machines * gpus // workers
+    return {
+        "hosts": machines,
+        "workers": workers,
+        "resources": msgspec.structs.replace(base.resources, gpus=each),
+    }
 
 
 def launch(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tradewind import names
 from tradewind.agent.lock import is_held
-from tradewind.errors import TradewindError
+from tradewind.errors import SpecError, TradewindError
 from tradewind.launch.plan import Plan, plan
 from tradewind.launch.snapshot import checkout, snapshot
 from tradewind.spec import RunSpec, to_dict
@@ -29,16 +29,22 @@ def submit(spec: RunSpec, store: "Store", blobs: "Blobs | None" = None, cwd: Pat
     from tradewind.store import home, open_blobs
 
     created_s = time.time()
+    if spec.hosts > 1:
+        raise SpecError(f"hosts: {spec.hosts} hosts cannot be on this machine; give --on k8s, or one host")
     worked_out = plan(spec, cwd)
     blobs = blobs or open_blobs()
     digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
-    stored = to_dict(spec) | {
+    return create(worked_out.name, as_stored(spec, worked_out), digest, store, blobs, created_s)
+
+
+def as_stored(spec: RunSpec, worked_out: Plan) -> dict[str, Any]:
+    """The spec as the store keeps it and agents read it: paths are those of the snapshot."""
+    return to_dict(spec) | {
         "script": worked_out.script,
         "workdir": worked_out.workdir,
         "root": worked_out.root,
         "python_path": python_path(worked_out),
     }
-    return create(worked_out.name, stored, digest, store, blobs, created_s)
 
 
 def resubmit(earlier: "Run", store: "Store", blobs: "Blobs | None" = None) -> "Run":

@@ -32,10 +32,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What does not fit, or is worth knowing."""
 
 
-def plan(spec: RunSpec, cwd: Path | None = None) -> Plan:
-    """Work out where `spec` would run and from which files.
+def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> Plan:
+    """Work out what of `spec` would run and from which files.
 
-    Writes nothing. Raises SpecError when the script is not a file.
+    Writes nothing. What does not fit on this machine is noted, unless it is meant to run `elsewhere`. Raises SpecError when the script is not a file.
     """
     here = (cwd or Path.cwd()).resolve()
     script = (here / spec.script).resolve()
@@ -60,7 +60,7 @@ def plan(spec: RunSpec, cwd: Path | None = None) -> Plan:
         files=len(files),
         size_mib=size / 2**20,
         cpus=spec.workers * (spec.resources.cpus or 1.0),
-        notes=tuple(notes(spec)),
+        notes=() if elsewhere else tuple(notes(spec)),
     )
 
 

@@ -3,15 +3,18 @@
 from tradewind.spec.base import Spec, from_stored, to_dict
 from tradewind.spec.decode import decode, load_yaml
 from tradewind.spec.endpoint import SLO, EndpointSpec
+from tradewind.spec.placement import Placement, Toleration
 from tradewind.spec.run import Resources, RunSpec
 from tradewind.spec.units import parse_duration_s, parse_slo
 
 __all__ = [
     "SLO",
     "EndpointSpec",
+    "Placement",
     "Resources",
     "RunSpec",
     "Spec",
+    "Toleration",
     "decode",
     "from_stored",
     "load_yaml",

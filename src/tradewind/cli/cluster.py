@@ -1,0 +1,170 @@
+"""What commands about runs do for a run on a cluster, and `render`."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tradewind.cli.output import Output, emit
+from tradewind.cli.runs import Passed, read_spec, row
+from tradewind.errors import SpecError
+from tradewind.names import ExitCode
+
+if TYPE_CHECKING:
+    from tradewind.launch.kubernetes.logs import Line
+    from tradewind.spec import RunSpec
+    from tradewind.store import Run, Store
+
+
+def render(
+    script: str,
+    *args: Passed,
+    target: Annotated[str, Parameter(name=["--target", "-t"])] = "k8s",
+    on: str = "k8s",
+    workers: int | None = None,
+    name: str | None = None,
+    max_restarts: int | None = None,
+    hosts: int | None = None,
+    gpus: int | None = None,
+    image: str | None = None,
+) -> int:
+    """Print the manifests of a run as YAML, code included, without asking a cluster.
+
+    Parameters
+    ----------
+    script
+        A Python script, or a YAML file that holds a RunSpec.
+    args
+        Arguments of the script, after `--`.
+    target
+        `k8s` (a Job), `jobset`, `trainjob` or `rayjob`.
+    on
+        `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml.
+    """
+    from tradewind.launch.kubernetes.preview import rendered, to_yaml
+
+    spec = read_spec(
+        script,
+        args,
+        workers=workers,
+        name=name,
+        max_restarts=max_restarts,
+        hosts=hosts,
+        gpus=gpus,
+        image=image,
+    )
+    print(to_yaml(rendered(spec, target, on)), end="")
+    return ExitCode.OK
+
+
+def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
+    """`tradewind run --on ...`: show the plan, or submit and follow."""
+    if dry_run:
+        from tradewind.launch.kubernetes.preview import preview
+
+        emit(preview(spec, on), output)
+        return ExitCode.OK
+    from tradewind.launch.kubernetes.submit import submit
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return attend(submit(spec, on, store), store, detach=detach, output=output)
+
+
+def rerun_on(earlier: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+    """`tradewind rerun` of a run that went to a cluster."""
+    from tradewind.launch.kubernetes.submit import resubmit
+
+    return attend(resubmit(earlier, store), store, detach=detach, output=output)
+
+
+def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+    """Follow a run to its end, which Ctrl-C leaves to itself; the exit code says how it ended."""
+    from tradewind.launch.kubernetes.logs import follow
+    from tradewind.launch.kubernetes.place import cluster_of, place_of
+    from tradewind.launch.kubernetes.status import refresh
+
+    place = place_of(run)
+    assert place is not None, "it was submitted to a cluster"
+    if detach:
+        if output == "json":
+            emit(row(run, time.time()), output)
+        else:
+            print(run.id)
+        return ExitCode.OK
+    print(
+        f"run {run.id} ({run.name}): Job {place.job} in {place.namespace}, {place.cluster}", file=sys.stderr
+    )
+    try:
+        with cluster_of(place) as cluster:
+            follow(run.id, cluster, quiet_line if output == "json" else print_line)
+    except KeyboardInterrupt:
+        print(
+            f"run {run.id} goes on; `tradewind logs -f {run.id}`, `tradewind stop {run.id}`", file=sys.stderr
+        )
+        raise
+    run = refresh(run, store)
+    if output == "json":
+        emit(row(run, time.time()), output)
+    else:
+        reason = next((a.reason for a in reversed(store.attempts(run.id)) if a.reason), "")
+        print(f"run {run.id}: {run.state}" + (f": {reason}" if reason else ""), file=sys.stderr)
+    return ExitCode.FAILED if run.exit_code is None else run.exit_code
+
+
+def logs_on(run: "Run", store: "Store", *, follow: bool, rank: int | None, attempt: int | None) -> int:
+    """`tradewind logs` of a run on a cluster."""
+    from tradewind.launch.kubernetes import logs
+    from tradewind.launch.kubernetes.place import cluster_of, place_of
+    from tradewind.launch.kubernetes.status import OVER
+
+    if attempt is not None:
+        raise SpecError("--attempt: pods are not told apart by attempt; leave it out, every pod is printed")
+    place = place_of(run)
+    assert place is not None, "the caller asked for a run on a cluster"
+    host = None if rank is None else host_of(run, rank)
+    show = print_line if rank is None else of_rank(rank)
+    with cluster_of(place) as cluster:
+        if follow and run.state not in OVER:
+            logs.follow(run.id, cluster, show, host)
+        else:
+            for line in logs.print_lines(run.id, cluster, host):
+                show(line)
+    return ExitCode.OK
+
+
+def host_of(run: "Run", rank: int) -> int:
+    """The host on which a rank is; raises SpecError for a rank that the run does not have."""
+    workers, hosts = int(run.spec.get("workers", 1)), int(run.spec.get("hosts", 1))
+    if not 0 <= rank < workers:
+        raise SpecError(f"--rank {rank}: run {run.id} has ranks 0 to {workers - 1}")
+    return rank // (workers // hosts)
+
+
+def of_rank(rank: int) -> "Callable[[Line], None]":
+    """Print what is said of a rank's host, and of its output the lines of that rank."""
+
+    def show(line: "Line") -> None:
+        if line.about or line.text.startswith(f"[rank{rank}] "):
+            print_line(line)
+
+    return show
+
+
+def print_line(line: "Line") -> None:
+    """A host's output to stdout; what is said about the host to stderr."""
+    print(f"[host{line.host}] {line.text}", file=sys.stderr if line.about else sys.stdout, flush=True)
+
+
+def quiet_line(line: "Line") -> None:
+    """Nothing: whoever reads JSON reads the end."""
+
+
+def stop_on(run: "Run", store: "Store", *, now: bool, output: Output) -> int:
+    """`tradewind stop` of a run on a cluster."""
+    from tradewind.launch.kubernetes.status import stop
+
+    emit(row(stop(run, store, now=now), time.time()), output, ("id", "name", "state", "exit_code"))
+    return ExitCode.OK

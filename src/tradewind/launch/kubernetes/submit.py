@@ -1,0 +1,255 @@
+"""Runs on a cluster: code and manifests worked out, tried, recorded, and made as a whole or not at all."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tradewind import names
+from tradewind.errors import ClusterError, TradewindError
+from tradewind.launch.kubernetes.cluster import Cluster, Object, Refused
+from tradewind.launch.kubernetes.code import Base, Code, TooLarge, pack
+from tradewind.launch.kubernetes.context import Context, load_context
+from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests, token_secret
+from tradewind.launch.kubernetes.place import FIELD, Place, place_of
+from tradewind.launch.kubernetes.request import Request, for_pods, make_request
+from tradewind.launch.local import as_stored
+from tradewind.launch.plan import plan
+from tradewind.launch.snapshot import read_tree, snapshot
+from tradewind.spec import RunSpec, from_stored
+
+if TYPE_CHECKING:
+    from tradewind.store import Blobs, Run, Store
+
+_RUNS_LOOKED_AT = 200
+_PARALLEL = 8
+
+
+def submit(
+    spec: RunSpec, on: str, store: "Store", blobs: "Blobs | None" = None, cwd: Path | None = None
+) -> "Run":
+    """Snapshot the code of `spec` and make its Job on the cluster that `on` names.
+
+    Raises SpecError for what is wrong in the spec or the context, and ClusterError when the cluster
+    refuses; nothing stays on the cluster then.
+    """
+    from tradewind.store import home, open_blobs
+
+    context = load_context(on)
+    worked_out = plan(spec, cwd, elsewhere=True)
+    blobs = blobs or open_blobs()
+    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
+    return send(worked_out.name, as_stored(spec, worked_out), digest, on, context, store, blobs)
+
+
+def resubmit(earlier: "Run", store: "Store", blobs: "Blobs | None" = None) -> "Run":
+    """A new run of the same bytes with the same arguments, where the earlier one was.
+
+    Raises TradewindError when the earlier run has no snapshot.
+    """
+    from tradewind.store import open_blobs
+
+    place = place_of(earlier)
+    if place is None or not earlier.snapshot:
+        raise TradewindError(f"run {earlier.id} has no code snapshot on a cluster, so it cannot be run again")
+    stored = {key: value for key, value in earlier.spec.items() if key != FIELD}
+    context = load_context(place.on)
+    return send(earlier.name, stored, earlier.snapshot, place.on, context, store, blobs or open_blobs())
+
+
+def send(
+    name: str,
+    stored: Mapping[str, Any],
+    digest: str,
+    on: str,
+    context: Context,
+    store: "Store",
+    blobs: "Blobs",
+) -> "Run":
+    """Make the run known, then make its objects; when those are refused it is known as failed."""
+    from tradewind.store import Run, new_id
+
+    created_s = time.time()
+    spec = from_stored(RunSpec, stored)
+    with Cluster(context) as cluster:
+        parts = existing_parts(cluster)
+        base = find_base(str(stored["root"]), cluster, parts, store, blobs)
+        request = make_request(
+            run=new_id(),
+            name=name,
+            spec=spec,
+            stored=for_pods(stored),
+            code=travel(digest, blobs, context, base),
+            context=context,
+            capabilities=cluster.capabilities(),
+            checkpoint_s=checkpoint_s(name, store),
+        )
+        try_out(request, cluster)
+        place = msgspec.to_builtins(place_for(request, on, cluster))
+        run = store.add_run(
+            Run(
+                id=request.run, name=name, created_s=created_s, spec={**stored, FIELD: place}, snapshot=digest
+            )
+        )
+        try:
+            create(request, cluster, parts)
+        except BaseException:
+            store.update_run(run.id, state="failed", ended_s=time.time(), exit_code=names.ExitCode.FAILED)
+            raise
+    return run
+
+
+def place_for(request: Request, on: str, cluster: Cluster) -> Place:
+    """What the store remembers of where the run went."""
+    return Place(
+        on=on,
+        cluster=cluster.url,
+        namespace=cluster.namespace,
+        job=request.object_name,
+        gang=request.gang,
+        image=request.image,
+        layers=request.code.layers,
+        max_bytes=request.code.max_bytes,
+    )
+
+
+def travel(digest: str, blobs: "Blobs", context: Context, base: Base | None) -> Code:
+    """The code as ConfigMaps, else through the context's blob store."""
+    from tradewind.store import open_blobs
+
+    try:
+        return pack(digest, blobs, base)
+    except TooLarge:
+        if context.blobs is None:
+            raise
+    upload(digest, blobs, open_blobs(context.blobs))
+    return Code(digest=digest)
+
+
+def upload(digest: str, here: "Blobs", there: "Blobs") -> int:
+    """Put into `there` what it lacks of a snapshot; return how many blobs that were."""
+    if here.url == there.url:
+        return 0
+    files = {item.digest for item in read_tree(digest, here).entries if item.link is None}
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        held = list(pool.map(there.has, files))
+        absent = [blob for blob, has in zip(files, held, strict=True) if not has]
+        for _ in pool.map(lambda blob: there.put(here.get(blob)), absent):
+            pass
+    there.put(here.get(digest))  # The manifest last: whoever finds it finds all that it lists.
+    return len(absent)
+
+
+def existing_parts(cluster: Cluster) -> dict[str, str]:
+    """The parts of code that the namespace has, with their uids."""
+    selector = f"{names.LABEL_CODE}={CODE_FORMAT}"
+    found = cluster.list("v1", "ConfigMap", selector, only_metadata=True)
+    live = [item["metadata"] for item in found if "deletionTimestamp" not in item["metadata"]]
+    return {metadata["name"]: metadata["uid"] for metadata in live}
+
+
+def find_base(
+    root: str, cluster: Cluster, parts: Mapping[str, str], store: "Store", blobs: "Blobs"
+) -> Base | None:
+    """The newest snapshot of the same project whose parts are all still there."""
+    for run in store.runs(_RUNS_LOOKED_AT):
+        place = place_of(run)
+        if place is None or not place.layers or not run.snapshot or run.spec.get("root") != root:
+            continue
+        here = (place.cluster, place.namespace) == (cluster.url, cluster.namespace)
+        if (
+            here
+            and all(name in parts for layer in place.layers for name in layer)
+            and blobs.has(run.snapshot)
+        ):
+            return Base(digest=run.snapshot, layers=place.layers, max_bytes=place.max_bytes)
+    return None
+
+
+def checkpoint_s(name: str, store: "Store") -> float | None:
+    """The slowest checkpoint of the newest run of this name that wrote one."""
+    for run in store.runs(_RUNS_LOOKED_AT):
+        if run.name == name and (events := store.events(run.id, kind="checkpoint")):
+            return max(float(event.data.get("stall_s", 0.0)) for event in events)
+    return None
+
+
+def try_out(request: Request, cluster: Cluster) -> None:
+    """Let the API server check everything but the parts of code, and make nothing."""
+    for manifest in manifests(request):
+        if manifest["metadata"]["name"] not in request.code.parts:
+            cluster.apply(manifest, dry_run=True)
+
+
+def create(request: Request, cluster: Cluster, parts: Mapping[str, str]) -> Object:
+    """Make the run's objects; its Job is made first and runs last, and owns all the others.
+
+    Doing it again changes nothing. When anything is refused the Job is deleted, and what it owns with it.
+    """
+    found = cluster.get("batch/v1", "Job", request.object_name)
+    if found is not None and not found["spec"].get("suspend"):
+        return found
+    wanted = job(request)
+    made = cluster.apply(asleep(wanted))
+    try:
+        owner = owner_reference(made)
+        own = manifests(request)[:-1]
+        if request.spec.hosts > 1:
+            own.append(token_secret(request, secrets.token_hex(32)))
+        for manifest in own:
+            name = manifest["metadata"]["name"]
+            if name not in parts:
+                manager = manager_of(request) if name in request.code.parts else names.FIELD_MANAGER
+                cluster.apply(owned(manifest, owner), manager=manager)
+        for name in request.code.names:
+            if name in parts:
+                adopt(name, parts[name], owner, request, cluster)
+        return cluster.apply(wanted)
+    except BaseException:
+        cluster.delete("batch/v1", "Job", request.object_name)
+        raise
+
+
+def asleep(wanted: Manifest) -> Manifest:
+    """The Job as it is until all that its pods need is there; no queue hears of it before that."""
+    metadata = wanted["metadata"]
+    labels = {k: v for k, v in metadata["labels"].items() if not k.startswith("kueue.x-k8s.io/")}
+    return wanted | {"metadata": metadata | {"labels": labels}, "spec": wanted["spec"] | {"suspend": True}}
+
+
+def owner_reference(made: Object) -> Object:
+    """The Job as the owner of what goes when it goes."""
+    metadata = made["metadata"]
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+
+
+def owned(manifest: Manifest, owner: Object) -> Manifest:
+    """The manifest with its owner."""
+    return manifest | {"metadata": manifest["metadata"] | {"ownerReferences": [owner]}}
+
+
+def manager_of(request: Request) -> str:
+    """Who adds this run to a part's owners; a manager of its own, so that no run takes another one out."""
+    return f"{names.FIELD_MANAGER}-{request.run}"
+
+
+def adopt(name: str, uid: str, owner: Object, request: Request, cluster: Cluster) -> None:
+    """Make the run one more owner of a part that is there.
+
+    With its uid, a part that was deleted meanwhile is not made again empty. Raises ClusterError then.
+    """
+    metadata = {"name": name, "uid": uid, "ownerReferences": [owner]}
+    try:
+        cluster.apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}, manager=manager_of(request)
+        )
+    except Refused as error:
+        if error.status not in (404, 409):
+            raise
+        raise ClusterError(
+            f"the last run that used the ConfigMap {name} was deleted just now, and the code in it with it; submit again"
+        ) from error
