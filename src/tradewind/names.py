@@ -21,12 +21,18 @@ ENV_MEMORY = "TRADEWIND_MEMORY"
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
 ENV_HOSTS = "TRADEWIND_HOSTS"
-"""Address `host:port` of every host's agent, by host index, separated by commas; unset on a run of one host."""
+"""Where the agents of a run's hosts are reached: `name:port` of each, in order, with commas between."""
 ENV_HOST = "TRADEWIND_HOST"
-"""Index of this host among those of `TRADEWIND_HOSTS`."""
+"""Which of them this one is, from 0; host 0 leads."""
+ENV_ADDRESS = "TRADEWIND_ADDRESS"
+"""This host's own IPv4 address, as the others reach it; what its name resolves to when unset."""
+ENV_TOKEN = "TRADEWIND_TOKEN"
+"""The secret by which the agents of one run know each other."""
 ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
 """Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
 
+AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN, ENV_START_DEADLINE)
+"""What agents see and workers do not."""
 ENVIRONMENT = (
     ENV_HOME,
     ENV_STORE,
@@ -37,9 +43,6 @@ ENVIRONMENT = (
     ENV_JOURNAL,
     ENV_MEMORY,
     ENV_STACKS,
-    ENV_HOSTS,
-    ENV_HOST,
-    ENV_START_DEADLINE,
 )
 
 

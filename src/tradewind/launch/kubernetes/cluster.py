@@ -76,10 +76,8 @@ class Cluster:
         """The objects with these labels; with `only_metadata` nothing else of them is sent."""
         headers = {"Accept": ONLY_METADATA} if only_metadata else {}
         path = self.path(api_version, kind)
-        found: list[Object] = self.call("GET", path, params={"labelSelector": labels}, headers=headers)[
-            "items"
-        ]
-        return found
+        listed = self.call("GET", path, params={"labelSelector": labels}, headers=headers)
+        return list_items(listed)
 
     def delete(self, api_version: str, kind: str, name: str, *, grace_s: int | None = None) -> None:
         """Delete an object and then what it owns; nothing happens when it is gone already."""
@@ -190,6 +188,11 @@ class Refused(ClusterError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
+
+
+def list_items(listed: Object) -> list[Object]:
+    """The objects of a list; an empty one may be `null` on the wire."""
+    return listed["items"] or []
 
 
 def connect(context: Context) -> tuple[Any, Any, Callable[[], Any]]:

@@ -8,7 +8,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.errors import TradewindError
-from tradewind.launch.kubernetes.cluster import Cluster, Object
+from tradewind.launch.kubernetes.cluster import Cluster, Object, list_items
 from tradewind.launch.kubernetes.place import Place, cluster_of, place_of
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def until_gone(run: str, cluster: Cluster) -> None:
     there: set[str] = set()
     for kind, obj in cluster.watch("batch/v1", "Job", f"{names.LABEL_RUN}={run}"):
         if kind == "LISTED":
-            there = {item["metadata"]["uid"] for item in obj["items"]}
+            there = {item["metadata"]["uid"] for item in list_items(obj)}
         elif kind == "DELETED":
             there.discard(obj["metadata"]["uid"])
         if not there:

@@ -1,5 +1,6 @@
 """Runs on a cluster: code and manifests worked out, tried, recorded, and made as a whole or not at all."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from tradewind.errors import ClusterError, TradewindError
 from tradewind.launch.kubernetes.cluster import Cluster, Object, Refused
 from tradewind.launch.kubernetes.code import Base, Code, TooLarge, pack
 from tradewind.launch.kubernetes.context import Context, load_context
-from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests
+from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests, token_secret
 from tradewind.launch.kubernetes.place import FIELD, Place, place_of
 from tradewind.launch.kubernetes.request import Request, for_pods, make_request
 from tradewind.launch.local import as_stored
@@ -86,6 +87,7 @@ def send(
             context=context,
             capabilities=cluster.capabilities(),
             checkpoint_s=checkpoint_s(name, store),
+            created_s=created_s,
         )
         try_out(request, cluster)
         place = msgspec.to_builtins(place_for(request, on, cluster))
@@ -196,6 +198,7 @@ def create(request: Request, cluster: Cluster, parts: Mapping[str, str]) -> Obje
     made = cluster.apply(asleep(wanted))
     try:
         owner = owner_reference(made)
+        cluster.apply(owned(token_secret(request, secrets.token_hex(32)), owner))
         for manifest in manifests(request)[:-1]:
             name = manifest["metadata"]["name"]
             if name not in parts:
