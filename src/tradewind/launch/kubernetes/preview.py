@@ -1,6 +1,7 @@
 """What a run would be on a cluster, without one: the plan of a dry run, and manifests for GitOps."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ from tradewind.spec import RunSpec
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
+
+NOT_PLAIN = re.compile(r"(?i)[-+.\d][\w.+:-]*|y|n")
+"""Texts that other readers of YAML take for numbers or truth values: an id may be `123456789e12`."""
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +136,7 @@ def to_yaml(objects: list[Manifest]) -> str:
         """Writes texts of several lines as blocks."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
+        style = "|" if "\n" in value else "'" if NOT_PLAIN.fullmatch(value) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
