@@ -180,6 +180,7 @@ def job_of(run: "Run") -> Job:
         workdir=code / spec.get("workdir", "."),
         script=spec["script"],
         args=tuple(spec.get("args", ())),
+        grace_s=float(spec.get("grace_s", 30.0)),
         workers=int(spec.get("workers", 1)),
         env=dict(spec.get("env", {})),
         python_path=tuple(str(code / path) for path in spec.get("python_path", ())),

@@ -26,9 +26,11 @@ class Hosts:
         self.plane, self.logs, self.request = plane, logs, request
         self.node = f"node-{namespace}"
         self.pods = f"/api/v1/namespaces/{namespace}/pods"
+        self.has_node = False
 
     def add_node(self) -> None:
         """A node, ready at once, whose kubelet serves the test's logs."""
+        self.has_node = True
         self.plane.add_node(self.node, labels={"pool": self.node}, kwok=False)
         addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
         endpoint = {"kubeletEndpoint": {"Port": self.logs.port}}
@@ -79,7 +81,8 @@ def hosts(kubernetes: ControlPlane, kubelet_logs: KubeletLogs, namespace: str) -
         create(of, cluster, {})
     made = Hosts(kubernetes, kubelet_logs, namespace, of)
     yield made
-    kubernetes.api.delete(f"/api/v1/nodes/{made.node}")
+    if made.has_node:
+        kubernetes.api.delete(f"/api/v1/nodes/{made.node}")
 
 
 class Reader:
@@ -102,7 +105,10 @@ class Reader:
     def until(self, text: str) -> Line:
         """The next line that holds `text`."""
         while True:
-            line = self._lines.get(timeout=60)
+            try:
+                line = self._lines.get(timeout=60)
+            except queue.Empty:
+                raise TimeoutError(f"{text!r} did not come; seen: {self.seen}") from None
             assert isinstance(line, Line), f"ended with {line!r} before {text!r} came; seen: {self.seen}"
             self.seen.append(line)
             if text in line.text:

@@ -8,12 +8,14 @@ import pytest
 from tests.launch.kubernetes.builders import IMAGE, context, request
 from tests.services.kubernetes import ControlPlane
 from tradewind import names
+from tradewind.agent.job import job_of
 from tradewind.errors import SpecError
 from tradewind.launch.kubernetes.context import Context, Volume
 from tradewind.launch.kubernetes.manifests import manifests
 from tradewind.launch.kubernetes.request import Capabilities, Request, grace_s, object_name
 from tradewind.launch.kubernetes.targets import TARGETS, render
 from tradewind.spec import Placement, Resources, RunSpec, Toleration
+from tradewind.store import Run
 
 NATIVE = Capabilities(native_gangs=True, kueue=True)
 KUEUE = Capabilities(kueue=True)
@@ -202,7 +204,10 @@ def test_the_context_fills_in_and_the_run_wins() -> None:
 def test_grace_follows_the_measured_checkpoint(seconds: float | None, grace: int) -> None:
     """Pods get three times the slowest checkpoint and a step's time on top, and never less than a minute."""
     assert grace_s(seconds) == grace
-    assert pod(request(checkpoint_s=seconds))["terminationGracePeriodSeconds"] == grace
+    of = request(checkpoint_s=seconds)
+    assert pod(of)["terminationGracePeriodSeconds"] == grace
+    told = msgspec.json.decode(manifests(of)[0]["data"]["run.json"], type=Run)
+    assert job_of(told).grace_s == grace - 20
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.errors import ClusterError
-from tradewind.launch.kubernetes.cluster import TIMEOUT_S, WATCH_S, Cluster, Object, list_items
+from tradewind.launch.kubernetes.cluster import TIMEOUT_S, WATCH_S, Cluster, Object, list_items, timeout
 from tradewind.launch.kubernetes.status import (
     condition,
     first_failure,
@@ -117,11 +117,8 @@ class Follower:
     async def _lines(
         self, path: str, params: Mapping[str, str], silence_s: float | None = None
     ) -> AsyncGenerator[str, None]:
-        import httpx2
-
-        timeout = httpx2.Timeout(TIMEOUT_S, read=silence_s)
         with self._cluster.named_errors("GET", path):
-            async with self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+            async with self._http.stream("GET", path, params=params, timeout=timeout(silence_s)) as answer:
                 if answer.status_code >= 400:
                     await answer.aread()
                     raise self._cluster.refused("GET", path, answer)

@@ -13,6 +13,8 @@ from tradewind.names import ExitCode
 
 Manifest = dict[str, Any]
 CODE_FORMAT = "1"
+WIND_UP_S = 20
+"""Of a pod's grace the part that its agent keeps for itself, after its workers have checkpointed or not."""
 FINAL = (ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.REFUSED, ExitCode.DO_NOT_RETRY, ExitCode.INTERRUPTED)
 """Exits of an agent after which another try would end alike, or was not wanted."""
 
@@ -38,7 +40,7 @@ def run_config(request: Request) -> Manifest:
         "name": request.name,
         "created_s": request.created_s,
         "snapshot": code.digest,
-        "spec": request.stored,
+        "spec": {**request.stored, "grace_s": request.grace_s - WIND_UP_S},
     }
     snapshot = {"digest": code.digest, "layers": code.layers, "max_bytes": code.max_bytes}
     data = {

@@ -243,10 +243,9 @@ def stop(run: "Run", store: "Store", *, now: bool = False) -> "Run":
         run = keep(run, cluster.get("batch/v1", "Job", place.job), pods_of(run.id, cluster), store)
         if run.state in OVER:
             raise TradewindError(f"run {run.id} does not run on {place.on}; it is {run.state}")
-        if now:
-            for pod in pods_of(run.id, cluster):
-                cluster.delete("v1", "Pod", pod["metadata"]["name"], grace_s=1)
         cluster.delete("batch/v1", "Job", place.job)
+        for pod in pods_of(run.id, cluster) if now else ():
+            cluster.delete("v1", "Pod", pod["metadata"]["name"], grace_s=1)
         until_gone(run.id, cluster)
     seen = Observed(
         state="stopped", exit_code=names.ExitCode.INTERRUPTED, reason="stopped by `tradewind stop`"
