@@ -22,9 +22,6 @@ ENV_PEERS = "TRADEWIND_PEERS"
 """Addresses, `host:port` with commas between, at which each host's workers take copies of another host's state."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
-ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
-"""Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
-
 ENV_HOSTS = "TRADEWIND_HOSTS"
 """Where the agents of a run's hosts are reached: `name:port` of each, in order, with commas between."""
 ENV_HOST = "TRADEWIND_HOST"
@@ -33,6 +30,8 @@ ENV_ADDRESS = "TRADEWIND_ADDRESS"
 """This host's own IPv4 address, as the others reach it; what its name resolves to when unset."""
 ENV_TOKEN = "TRADEWIND_TOKEN"
 """The secret by which the agents of one run know each other."""
+ENV_START_DEADLINE = "TRADEWIND_START_DEADLINE_S"
+"""Seconds that an agent waits for the others to start before it gives its host back and asks to be requeued."""
 
 AGENT_ENVIRONMENT = (ENV_HOSTS, ENV_HOST, ENV_ADDRESS, ENV_TOKEN, ENV_START_DEADLINE)
 """What agents see and workers do not."""
@@ -45,8 +44,8 @@ ENVIRONMENT = (
     ENV_RUN_DIR,
     ENV_JOURNAL,
     ENV_MEMORY,
-    ENV_PEERS,
     ENV_STACKS,
+    ENV_PEERS,
 )
 
 

@@ -44,8 +44,7 @@ class Fleet:
             (code / "script.py").write_text(training.SCRIPT)
             (run_dir / "checkpoints").symlink_to(self.folder / "checkpoints")
         env = self._env | {"TRADEWIND_HOST": str(index), "TRADEWIND_HOME": str(self.folder / "home")}
-        env["TRADEWIND_RUN_DIR"] = str(run_dir)
-        module = ("-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(code))
+        module = ("-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(run_dir))
         log = self.folder / f"agent{index}.log"
         self.logs.append(log)
         with log.open("ab") as output:

@@ -18,8 +18,7 @@ PRINTER = """
 import json, os, pathlib, sys
 pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.environ)))
 """
-OF_AGENTS = {names.ENV_HOSTS, names.ENV_HOST, names.ENV_START_DEADLINE}
-OURS = set(names.ENVIRONMENT) - {names.ENV_HOME, names.ENV_STORE, names.ENV_BLOBS} - OF_AGENTS
+OURS = set(names.ENVIRONMENT) - {names.ENV_HOME, names.ENV_STORE, names.ENV_BLOBS}
 ADDRESSES = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_ERROR_FILE", "TORCHELASTIC_RUN_ID"}
 STORE = "TORCHELASTIC_USE_AGENT_STORE"
 

@@ -149,7 +149,7 @@ def call(leader: Leader) -> tuple[Link, str]:
 
 def hello(nonce: str, token: str = TOKEN, **changes: Any) -> Hello:
     """What host 1 says, with a proof by `token`; then `changes` are made to it."""
-    said = Hello("r", 1, "10.0.0.2", 2, 7, secrets.token_hex(8), "")
+    said = Hello("r", 1, "10.0.0.2", 2, (7, 8), secrets.token_hex(8), "")
     said = msgspec.structs.replace(said, proof=wire.prove(token, "member", nonce, wire.claims(said)))
     return msgspec.structs.replace(said, **changes)
 

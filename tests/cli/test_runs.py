@@ -295,8 +295,8 @@ def test_a_table_for_people(project: Project, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert invoke(["ps"]) == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split() == ["ID", "NAME", "STATE", "WORKERS", "AGE_S", "WALL_S", "EXIT_CODE"]
-    assert line.split()[1:4] == ["mine", "succeeded", "1"]
+    assert header.split() == ["ID", "NAME", "ON", "STATE", "WORKERS", "AGE_S", "WALL_S", "EXIT_CODE"]
+    assert line.split()[1:5] == ["mine", "here", "succeeded", "1"]
 
 
 def test_a_spec_file_and_flags_over_it(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
-"""One host of a run: `python -P -m tradewind.agent.fleet RUN.json CODE`, with `TRADEWIND_RUN_DIR`.
+"""One host of a run: `python -P -m tradewind.agent.fleet RUN.json RUN_DIR`.
 
-Every host starts the same command. RUN.json is what a launcher wrote of the run, CODE the folder of its code, and the
-run's folder may be each host's own or shared by all. `TRADEWIND_HOSTS` and `TRADEWIND_HOST` say who the hosts are, on a
-run that has several: host 0 leads and keeps the store, the others follow it.
+Every host starts the same command. RUN.json is what a launcher wrote of the run, RUN_DIR this host's folder of it,
+with its code in `code/` and, as `checkpoints/`, a folder that all hosts share. `TRADEWIND_HOSTS` and
+`TRADEWIND_HOST` say who the hosts are, on a run that has several: host 0 leads and keeps the store, the others follow.
 """
 
 import os
@@ -129,6 +129,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: dict[str, Any]
     snapshot: str | None = None
+    created_s: float | None = None
 
 
 def described(path: Path, run_dir: Path) -> Run:
@@ -143,19 +144,17 @@ def described(path: Path, run_dir: Path) -> Run:
     return Run(
         id=found.id,
         name=found.name,
-        created_s=time.time(),
+        created_s=found.created_s or time.time(),
         spec=found.spec,
         snapshot=found.snapshot,
         dir=str(run_dir),
     )
 
 
-def main(path: str, code: str) -> int:
+def main(path: str, run_dir: str) -> int:
     """Take this host's part in the run."""
-    run_dir = Path(_of(os.environ, names.ENV_RUN_DIR)).absolute()
-    (run_dir / names.CHECKPOINTS_DIR).mkdir(parents=True, exist_ok=True)
-    run = described(Path(path), run_dir)
-    job = job_of(run, Path(code).absolute())
+    run = described(Path(path), Path(run_dir).absolute())
+    job = job_of(run)
     if job.hosts == 1:
         return lead(run, job, None)
     fleet = read_fleet(os.environ)

@@ -32,10 +32,11 @@ class Group:
     def start(self, hosts: Sequence[Host], restarts: int) -> None:
         """Fill the hosts in order: places of parked workers with these, the others with new ones."""
         counts = spread([host.capacity for host in hosts], self.size)
-        first = next(host for host, count in zip(hosts, counts, strict=True) if count)
-        self.port = first.free_port()
+        used = [(host, host.ports()) for host, count in zip(hosts, counts, strict=True) if count]
+        address, self.port = used[0][0].address, used[0][1][0]
+        peers = tuple(f"{host.address}:{ports[1]}" for host, ports in used) if len(used) > 1 else ()
         places = lay_out(
-            counts, attempt=self.attempt, restarts=restarts, address=first.address, port=self.port
+            counts, attempt=self.attempt, restarts=restarts, address=address, port=self.port, peers=peers
         )
         parked = [range(count) & host.parked.keys() for host, count in zip(hosts, counts, strict=True)]
         for host, keep in zip(hosts, parked, strict=True):

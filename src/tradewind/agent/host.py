@@ -39,8 +39,8 @@ class Host(Protocol):
     def release(self, keep: Collection[int]) -> None:
         """Let go of all workers but the parked ones of these local ranks."""
 
-    def free_port(self) -> int:
-        """A TCP port of this host on which rank 0 may listen."""
+    def ports(self) -> tuple[int, int]:
+        """Two free TCP ports: for rank 0 should it be here, and for copies of another host's state."""
 
 
 class LocalHost:
@@ -91,8 +91,8 @@ class LocalHost:
         for local in [local for local in self.workers if local not in keep]:
             self.workers.pop(local).discard()
 
-    def free_port(self) -> int:
-        return free_port(self.address)
+    def ports(self) -> tuple[int, int]:
+        return free_port(self.address), free_port(self.address)
 
     def _environment(self, place: Place) -> dict[str, str]:
         env = worker_environment(self.job, place, os.environ)

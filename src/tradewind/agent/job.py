@@ -152,6 +152,7 @@ def worker_environment(job: Job, place: Place, base: Mapping[str, str]) -> dict[
         names.ENV_JOURNAL: str(job.journal(attempt, rank)),
         names.ENV_MEMORY: str(job.memory_dir),
         names.ENV_STACKS: str(job.stacks(attempt, rank)),
+        names.ENV_PEERS: ",".join(place.peers),
     }
     return env
 
@@ -182,17 +183,18 @@ def ephemeral_range() -> tuple[int, int]:
     return int(low), int(high)
 
 
-def job_of(run: "Run", code: Path | None = None) -> Job:
-    """The job that a stored run describes; its code is in its folder unless it lies elsewhere."""
+def job_of(run: "Run") -> Job:
+    """The job that a stored run describes."""
     run_dir = Path(run.dir)
     spec = run.spec
-    code = code or run_dir / "code"
+    code = run_dir / "code"
     return Job(
         run=run.id,
         run_dir=run_dir,
         workdir=code / spec.get("workdir", "."),
         script=spec["script"],
         args=tuple(spec.get("args", ())),
+        grace_s=float(spec.get("grace_s", 30.0)),
         workers=int(spec.get("workers", 1)),
         hosts=int(spec.get("hosts", 1)),
         min_hosts=int(spec.get("min_hosts", 0)),

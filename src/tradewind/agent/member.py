@@ -100,7 +100,7 @@ class Member:
                 host=self.host.index,
                 address=self.host.address,
                 capacity=self.host.capacity or 1,
-                port=self.host.free_port(),
+                ports=self.host.ports(),
                 nonce=secrets.token_hex(16),
                 proof="",
                 parked={local: self._serial(worker) for local, worker in self.host.parked.items()},
@@ -185,7 +185,7 @@ class Member:
     def _echo(self, t: float) -> None:
         looks = [(self._serial(worker), worker.sign()) for worker in self._at_work()]
         signs = {serial: (sign.state, sign.cpu_s, sign.phase) for serial, sign in looks if sign is not None}
-        self._say(wire.Echo(t=t, now=time.time(), port=self.host.free_port(), signs=signs))
+        self._say(wire.Echo(t=t, now=time.time(), ports=self.host.ports(), signs=signs))
 
     def _start(self, message: wire.Start | wire.Enter) -> None:
         place = message.place

@@ -20,6 +20,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     address: str = "127.0.0.1"
     """Where rank 0's host is reached."""
     port: int
+    peers: tuple[str, ...] = ()
+    """Where each host's workers take copies of another host's state, `address:port`, where there are several."""
 
 
 def spread(capacities: Sequence[int | None], workers: int) -> list[int]:
@@ -35,7 +37,13 @@ def spread(capacities: Sequence[int | None], workers: int) -> list[int]:
 
 
 def lay_out(
-    counts: Sequence[int], *, attempt: int, restarts: int, address: str, port: int
+    counts: Sequence[int],
+    *,
+    attempt: int,
+    restarts: int,
+    address: str,
+    port: int,
+    peers: tuple[str, ...] = (),
 ) -> list[list[Place]]:
     """The places on each host, given how many workers it has; a host without any has no position."""
     world, used = sum(counts), sum(count > 0 for count in counts)
@@ -55,6 +63,7 @@ def lay_out(
                     hosts=used,
                     address=address,
                     port=port,
+                    peers=peers,
                 )
                 for local_rank in range(count)
             ]

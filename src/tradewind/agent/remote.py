@@ -105,7 +105,7 @@ class RemoteHost:
         """By local rank."""
         self.signs: dict[int, Sign] = {}
         self.lost = False
-        self._port = hello.port
+        self._ports = hello.ports
         self._ears = ears
         self._forget = forget
         self._clock = Clock()
@@ -121,7 +121,7 @@ class RemoteHost:
             world=1,
             local_rank=local,
             local_world=1,
-            port=self._port,
+            port=self._ports[0],
         )
         worker = RemoteWorker(place, self, serial)
         worker.parked = True
@@ -151,8 +151,8 @@ class RemoteHost:
         self.workers = {local: worker for local, worker in self.workers.items() if local in keep}
         self.say(wire.Release(tuple(worker.serial for worker in self.workers.values())))
 
-    def free_port(self) -> int:
-        return self._port
+    def ports(self) -> tuple[int, int]:
+        return self._ports
 
     def say(self, message: Message) -> None:
         """Tell its agent; a host that cannot be told is lost."""
@@ -179,7 +179,7 @@ class RemoteHost:
                 return
             case wire.Echo():
                 self._clock.learn(message.t, message.now, time.time())
-                self._port = message.port
+                self._ports = message.ports
                 self.signs = {serial: Sign(*sign) for serial, sign in message.signs.items()}
             case wire.Entries():
                 for entry in message.entries:

@@ -50,8 +50,8 @@ class Hello(Message, frozen=True, tag="hello"):
     host: int
     address: str
     capacity: int
-    port: int
-    """A free port of its own, for rank 0 should that come to it."""
+    ports: tuple[int, int]
+    """Free ones of its own: for rank 0 should that come to it, and for copies of another host's state."""
     nonce: str
     proof: str
     parked: dict[int, int] = {}
@@ -77,11 +77,11 @@ class Here(Message, frozen=True, tag="here"):
 
 
 class Echo(Message, frozen=True, tag="echo"):
-    """Member, to a beat: `t` as it was told and its own clock, a free port, and what its workers show."""
+    """Member, to a beat: `t` as it was told and its own clock, free ports, and what its workers show."""
 
     t: float
     now: float
-    port: int
+    ports: tuple[int, int]
     signs: dict[int, tuple[str, float, str | None]] = {}
     """By serial."""
 

@@ -51,6 +51,8 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     max_restarts: Count = 3
     checkpoint_dir: str | None = None
     hosts: AtLeastOne = 1
+    min_hosts: Count = 0
+    """How few hosts may go on while others are lost; 0 waits for a lost one to be replaced."""
     placement: Placement = Placement()
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ from tradewind.spec import Placement, RunSpec, to_dict
 
 IMAGE = "registry.example/train@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
+PLAIN = Capabilities()
+
 
 def context(**fields: Any) -> Context:
     """A context with an image."""
@@ -25,7 +27,7 @@ def request(
     spec: RunSpec | None = None,
     *,
     on: Context | None = None,
-    capabilities: Capabilities | None = Capabilities(),
+    capabilities: Capabilities | None = PLAIN,
     **fields: Any,
 ) -> Request:
     """A run of two hosts, as asked of a cluster."""

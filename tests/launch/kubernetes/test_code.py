@@ -50,7 +50,7 @@ def laid_out(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 def run_unpack(parts: Path, dest: Path) -> "subprocess.CompletedProcess[str]":
     """The program as a pod runs it: its file alone, isolated from everything installed."""
-    command = [sys.executable, "-I", unpack.__file__, parts, dest]
+    command = [sys.executable, "-I", unpack.__file__, parts, dest, f"{dest}-checkpoints"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -215,3 +215,16 @@ def packing_digest(data: bytes) -> str:
     from tradewind.store.blobs import digest_of
 
     return digest_of(data)
+
+
+def test_checkpoints_lie_beside_the_code_or_on_a_volume(
+    root: Path, blobs: LocalBlobs, tmp_path: Path
+) -> None:
+    """The init step makes the run's checkpoint folder, or a link to one that outlives the pod, as often as it runs."""
+    parts = mounted(tmp_path / "parts", pack(snapshot(project(root), blobs), blobs))
+    run_unpack(parts, tmp_path / "pod")
+    assert (tmp_path / "pod-checkpoints").is_dir()
+    link, lasting = tmp_path / "link", tmp_path / "volume/run/checkpoints"
+    for _ in range(2):
+        assert unpack.main(str(parts), str(tmp_path / "pod"), str(link), str(lasting)) == 0
+    assert (link.readlink(), lasting.is_dir()) == (lasting, True)

@@ -19,6 +19,8 @@ Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TIMEOUT_S = 30.0
+CONNECT_S = 5.0
+"""A cluster that is away must not hold up `ps` for long."""
 WATCH_S = 300
 """The server ends a watch after so long; a connection that is silent beyond it is dead."""
 _REMEDIES = {
@@ -76,10 +78,8 @@ class Cluster:
         """The objects with these labels; with `only_metadata` nothing else of them is sent."""
         headers = {"Accept": ONLY_METADATA} if only_metadata else {}
         path = self.path(api_version, kind)
-        found: list[Object] = self.call("GET", path, params={"labelSelector": labels}, headers=headers)[
-            "items"
-        ]
-        return found or []
+        listed = self.call("GET", path, params={"labelSelector": labels}, headers=headers)
+        return list_items(listed)
 
     def delete(self, api_version: str, kind: str, name: str, *, grace_s: int | None = None) -> None:
         """Delete an object and then what it owns; nothing happens when it is gone already."""
@@ -110,11 +110,8 @@ class Cluster:
 
     def lines(self, path: str, params: Mapping[str, str], silence_s: float | None = None) -> Iterator[str]:
         """What the server sends, line by line, until it closes; it may be silent for `silence_s`."""
-        import httpx2
-
-        timeout = httpx2.Timeout(TIMEOUT_S, read=silence_s)
         with self.named_errors("GET", path):
-            with self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+            with self._http.stream("GET", path, params=params, timeout=timeout(silence_s)) as answer:
                 if answer.status_code >= 400:
                     answer.read()
                     raise self.refused("GET", path, answer)
@@ -148,7 +145,7 @@ class Cluster:
         sent = {"Content-Type": "application/json"} | dict(headers or {})
         with self.named_errors(method, path):
             answer = self._http.request(
-                method, path, content=content, params=params, headers=sent, timeout=TIMEOUT_S
+                method, path, content=content, params=params, headers=sent, timeout=timeout(TIMEOUT_S)
             )
         if answer.status_code == 404 and absent_ok:
             return {}
@@ -190,6 +187,18 @@ class Refused(ClusterError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
+
+
+def timeout(silence_s: float | None) -> Any:
+    """How long to wait for a connection, and then for its next word; without an end when None."""
+    import httpx2
+
+    return httpx2.Timeout(TIMEOUT_S, connect=CONNECT_S, read=silence_s)
+
+
+def list_items(listed: Object) -> list[Object]:
+    """The objects of a list; an empty one may be `null` on the wire."""
+    return listed["items"] or []
 
 
 def connect(context: Context) -> tuple[Any, Any, Callable[[], Any]]:

@@ -9,7 +9,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.errors import ClusterError
-from tradewind.launch.kubernetes.cluster import TIMEOUT_S, WATCH_S, Cluster, Object
+from tradewind.launch.kubernetes.cluster import TIMEOUT_S, WATCH_S, Cluster, Object, list_items, timeout
 from tradewind.launch.kubernetes.status import (
     condition,
     first_failure,
@@ -85,7 +85,7 @@ class Follower:
             watching = [self._tasks.create_task(watch) for watch in watches]
             await self._over.wait()
             # What the pods wrote last may not have been seen yet.
-            for pod in (await self._list("v1", "Pod"))["items"]:
+            for pod in list_items(await self._list("v1", "Pod")):
                 self._pod(pod)
             await asyncio.gather(*self._logs.values())
             for task in watching:
@@ -95,7 +95,8 @@ class Follower:
         """Show `see` every object now and whenever it changes, and None when there is none."""
         while True:
             listed = await self._list(api_version, kind)
-            for item in listed["items"] or [None]:
+            found: list[Object | None] = [*list_items(listed)]
+            for item in found or [None]:
                 see(item)
             params = {"labelSelector": self._labels, "watch": "1", "timeoutSeconds": str(WATCH_S)}
             params["resourceVersion"] = listed["metadata"]["resourceVersion"]
@@ -116,11 +117,8 @@ class Follower:
     async def _lines(
         self, path: str, params: Mapping[str, str], silence_s: float | None = None
     ) -> AsyncGenerator[str, None]:
-        import httpx2
-
-        timeout = httpx2.Timeout(TIMEOUT_S, read=silence_s)
         with self._cluster.named_errors("GET", path):
-            async with self._http.stream("GET", path, params=params, timeout=timeout) as answer:
+            async with self._http.stream("GET", path, params=params, timeout=timeout(silence_s)) as answer:
                 if answer.status_code >= 400:
                     await answer.aread()
                     raise self._cluster.refused("GET", path, answer)

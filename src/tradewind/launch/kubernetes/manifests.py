@@ -7,18 +7,20 @@ from typing import Any
 
 from tradewind import names
 from tradewind.launch.kubernetes import unpack
-from tradewind.launch.kubernetes.pod import TOKEN_KEY, labels, pod_template, without_empty
+from tradewind.launch.kubernetes.pod import TOKEN, labels, pod_template, without_empty
 from tradewind.launch.kubernetes.request import Request
 from tradewind.names import ExitCode
 
 Manifest = dict[str, Any]
 CODE_FORMAT = "1"
+WIND_UP_S = 20
+"""Of a pod's grace the part that its agent keeps for itself, after its workers have checkpointed or not."""
 FINAL = (ExitCode.USAGE, ExitCode.NOT_FOUND, ExitCode.REFUSED, ExitCode.DO_NOT_RETRY, ExitCode.INTERRUPTED)
 """Exits of an agent after which another try would end alike, or was not wanted."""
 
 
 def manifests(request: Request) -> list[Manifest]:
-    """Everything that is created for a run, in the order in which it can be: code first, the Job last."""
+    """Everything that is created for a run but its Secret, in the order in which it can be, the Job last."""
     found = [*config_maps(request), service(request)]
     if request.gang == "native":
         found.append(pod_group(request))
@@ -33,7 +35,13 @@ def config_maps(request: Request) -> list[Manifest]:
 def run_config(request: Request) -> Manifest:
     """What an agent has to know of the run, what its code is made of, and the program that lays it out."""
     code = request.code
-    run = {"id": request.run, "name": request.name, "snapshot": code.digest, "spec": request.stored}
+    run = {
+        "id": request.run,
+        "name": request.name,
+        "created_s": request.created_s,
+        "snapshot": code.digest,
+        "spec": {**request.stored, "grace_s": request.grace_s - WIND_UP_S},
+    }
     snapshot = {"digest": code.digest, "layers": code.layers, "max_bytes": code.max_bytes}
     data = {
         "run.json": json.dumps(run, indent=1, sort_keys=True),
@@ -65,8 +73,8 @@ def head(api_version: str, kind: str, request: Request) -> Manifest:
 
 
 def token_secret(request: Request, token: str) -> Manifest:
-    """What the run's agents know each other by; made at submission, and part of no rendered manifest."""
-    return head("v1", "Secret", request) | {"immutable": True, "stringData": {TOKEN_KEY: token}}
+    """The secret by which the run's agents know each other; never part of what is printed."""
+    return head("v1", "Secret", request) | {"immutable": True, "stringData": {TOKEN: token}}
 
 
 def service(request: Request) -> Manifest:

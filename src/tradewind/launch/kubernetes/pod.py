@@ -8,9 +8,12 @@ from tradewind.launch.kubernetes.request import Request, host_resources, object_
 from tradewind.spec import Toleration
 
 ROOT = "/tradewind"
-PARTS, CODE, RUN, HOME = f"{ROOT}/parts", f"{ROOT}/code", f"{ROOT}/run", f"{ROOT}/home"
+PARTS, RUN, HOME = f"{ROOT}/parts", f"{ROOT}/run", f"{ROOT}/home"
+CODE = f"{RUN}/code"
+TOKEN = "token"
+"""Key of the run's Secret."""
+SCRATCH = (("parts", PARTS), ("run", RUN), ("home", HOME), ("tmp", "/tmp"))
 AGENT, UNPACK = "agent", "code"
-TOKEN_KEY = "token"
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 HostName = Callable[[int], str]
@@ -24,15 +27,16 @@ def agent_command(request: Request) -> list[str]:
     other codes of `job.FINAL` end the run, and anything else replaces it and counts.
     """
     # -P: a `queue.py` in the project must not take the place of Python's own.
-    return [request.context.python, "-P", "-m", "tradewind.agent.fleet", f"{PARTS}/run.json", CODE]
+    return [request.context.python, "-P", "-m", "tradewind.agent.fleet", f"{PARTS}/run.json", RUN]
 
 
 def unpack_command(request: Request) -> list[str]:
     """What lays out the code: the program that came with it, else a fetch from the blob store."""
-    python = request.context.python
+    python, lasting = request.context.python, checkpoints(request)
+    into = [CODE, f"{RUN}/{names.CHECKPOINTS_DIR}", *([lasting] if lasting else [])]
     if request.code.layers:
-        return [python, "-I", f"{PARTS}/unpack.py", PARTS, CODE]
-    return [python, "-P", "-m", "tradewind.launch.kubernetes.fetch", request.code.digest, CODE]
+        return [python, "-I", f"{PARTS}/unpack.py", PARTS, *into]
+    return [python, "-P", "-m", "tradewind.launch.kubernetes.fetch", request.code.digest, *into]
 
 
 def pod_template(request: Request, host_name: HostName | None, agent: str = AGENT) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def unpack_container(request: Request) -> dict[str, Any]:
         "resources": resources(asked),
         "securityContext": container_security(request),
         "volumeMounts": [
-            *mounts(("parts", PARTS), ("code", CODE), ("home", HOME), ("tmp", "/tmp")),
+            *mounts(*SCRATCH),
             *data(request),
         ],
     }
@@ -162,9 +166,6 @@ def unpack_container(request: Request) -> dict[str, Any]:
 
 def agent_container(request: Request, host_name: HostName | None, agent: str) -> dict[str, Any]:
     """The agent and, below it, the workers of this host."""
-    own = [("parts", PARTS), ("code", CODE), ("home", HOME), ("tmp", "/tmp"), ("shm", "/dev/shm")]
-    if not request.context.run_root:
-        own.append(("run", RUN))
     asked = resources(host_resources(request))
     if request.placement.claims:
         asked["claims"] = [{"name": name} for name in request.placement.claims]
@@ -172,13 +173,13 @@ def agent_container(request: Request, host_name: HostName | None, agent: str) ->
         "name": agent,
         "image": request.image,
         "command": agent_command(request),
-        "workingDir": CODE,
+        "workingDir": RUN,
         "env": [*common_env(request), *agent_env(request, host_name)],
         "envFrom": env_from(request),
         "ports": [{"name": "agent", "containerPort": request.context.port}],
         "resources": asked,
         "securityContext": container_security(request),
-        "volumeMounts": [*mounts(*own), *data(request)],
+        "volumeMounts": [*mounts(*SCRATCH, ("shm", "/dev/shm")), *data(request)],
     }
     return without_empty(container)
 
@@ -198,12 +199,12 @@ def common_env(request: Request) -> list[dict[str, Any]]:
 
 
 def agent_env(request: Request, host_name: HostName | None) -> list[dict[str, Any]]:
-    """The run, its folder, and where the agents of all hosts are, if the pods have an index and names."""
-    env = {names.ENV_RUN: request.run, names.ENV_RUN_DIR: run_dir(request)}
+    """Who this host is and where the others are, if the pods have an index and names."""
+    env = {}
     if request.gang == "barrier":
         env[names.ENV_START_DEADLINE] = str(request.context.start_deadline_s)
     found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in env.items()]
-    if host_name is None or request.spec.hosts == 1:
+    if host_name is None:
         return found
     hosts = (f"{host_name(index)}:{request.context.port}" for index in range(request.spec.hosts))
     return [
@@ -211,17 +212,16 @@ def agent_env(request: Request, host_name: HostName | None) -> list[dict[str, An
         {"name": names.ENV_HOSTS, "value": ",".join(hosts)},
         {"name": names.ENV_HOST, "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
         {"name": names.ENV_ADDRESS, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {
-            "name": names.ENV_TOKEN,
-            "valueFrom": {"secretKeyRef": {"name": request.object_name, "key": TOKEN_KEY}},
-        },
+        {"name": names.ENV_TOKEN, "valueFrom": {"secretKeyRef": {"name": request.object_name, "key": TOKEN}}},
     ]
 
 
-def run_dir(request: Request) -> str:
-    """Where checkpoints lie: on a volume that outlives the pod, if the context names one."""
+def checkpoints(request: Request) -> str | None:
+    """Where checkpoints lie: on a volume that outlives the pod, if the run or the context names one."""
     root = request.context.run_root
-    return f"{root.rstrip('/')}/{request.run}" if root else RUN
+    if request.spec.checkpoint_dir:
+        return request.spec.checkpoint_dir
+    return f"{root.rstrip('/')}/{request.run}/{names.CHECKPOINTS_DIR}" if root else None
 
 
 def env_from(request: Request) -> list[dict[str, Any]]:
@@ -246,7 +246,6 @@ def volumes(request: Request) -> list[dict[str, Any]]:
     """Code as it came and as it is laid out, scratch space, shared memory, and the context's volumes."""
     size = shared_memory(request)
     shm = {"medium": "Memory"} | ({"sizeLimit": size} if size else {})
-    scratch = ["code", "home", "tmp", *([] if request.context.run_root else ["run"])]
     claims = [
         {"name": f"data-{i}", "persistentVolumeClaim": {"claimName": v.claim}}
         for i, v in enumerate(request.context.volumes)
@@ -254,7 +253,7 @@ def volumes(request: Request) -> list[dict[str, Any]]:
     return [
         {"name": "parts", "projected": {"sources": sources([request.object_name, *request.code.names])}},
         {"name": "shm", "emptyDir": shm},
-        *({"name": name, "emptyDir": {}} for name in scratch),
+        *({"name": name, "emptyDir": {}} for name in ("run", "home", "tmp")),
         *claims,
     ]
 

@@ -1,6 +1,7 @@
 """What a run would be on a cluster, without one: the plan of a dry run, and manifests for GitOps."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import msgspec
 from tradewind.launch.kubernetes.code import Code, pack
 from tradewind.launch.kubernetes.context import Context, load_context
 from tradewind.launch.kubernetes.manifests import Manifest, manifests
-from tradewind.launch.kubernetes.pod import run_dir
+from tradewind.launch.kubernetes.pod import checkpoints
 from tradewind.launch.kubernetes.request import (
     Request,
     for_pods,
@@ -26,6 +27,9 @@ from tradewind.spec import RunSpec
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
+
+NOT_PLAIN = re.compile(r"(?i)[-+.\d][\w.+:-]*|y|n")
+"""Texts that other readers of YAML take for numbers or truth values: an id may be `123456789e12`."""
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +52,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     gang: str
     """How all hosts start or none; the cluster may turn out to have better means."""
     grace_s: int
-    run_dir: str
+    checkpoints: str
     max_restarts: int
     objects: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -75,7 +79,7 @@ def preview(spec: RunSpec, on: str, cwd: Path | None = None) -> Preview:
         shared_memory=shared_memory(request) or "up to the memory of the host",
         gang=request.gang,
         grace_s=request.grace_s,
-        run_dir=run_dir(request),
+        checkpoints=checkpoints(request) or "with the pod",
         max_restarts=spec.max_restarts,
         objects=tuple(dict.fromkeys(manifest["kind"] for manifest in manifests(request))),
         notes=tuple(notes(request)),
@@ -97,7 +101,7 @@ def request_of(spec: RunSpec, worked_out: Plan, code: Code, context: Context, ru
 
 def notes(request: Request) -> Iterator[str]:
     """What is worth knowing before the run costs something."""
-    if not request.context.run_root:
+    if checkpoints(request) is None:
         yield "checkpoints end with their pod: name a volume and `run_root` in the context"
     if request.spec.resources.memory_gib is None:
         yield "no memory is asked for, so the hosts are the first to be evicted from a node that is short of it"
@@ -132,7 +136,7 @@ def to_yaml(objects: list[Manifest]) -> str:
         """Writes texts of several lines as blocks."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
+        style = "|" if "\n" in value else "'" if NOT_PLAIN.fullmatch(value) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)

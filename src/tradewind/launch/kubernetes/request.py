@@ -9,7 +9,7 @@ import msgspec
 
 from tradewind.errors import SpecError
 from tradewind.launch.kubernetes.code import Code
-from tradewind.launch.kubernetes.context import Context
+from tradewind.launch.kubernetes.context import Context, is_below
 from tradewind.spec import Placement, RunSpec
 from tradewind.spec.placement import over
 
@@ -40,6 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     gang: Gang
     grace_s: int
+    created_s: float = 0.0
+    """When the run was asked for; 0 for manifests that are applied by somebody else at a time of their own."""
 
     @property
     def object_name(self) -> str:
@@ -57,12 +59,18 @@ def make_request(
     context: Context,
     capabilities: Capabilities | None,
     checkpoint_s: float | None = None,
+    created_s: float = 0.0,
 ) -> Request:
     """Work out a run for a cluster with these `capabilities`; None when the cluster cannot be asked.
 
     `checkpoint_s` is how long earlier runs took to write a checkpoint. Raises SpecError without an image,
-    and for a queue on a cluster without Kueue.
+    for a queue on a cluster without Kueue, and for a checkpoint folder that pods do not have.
     """
+    where = spec.checkpoint_dir
+    if where and not any(is_below(where, volume.path) for volume in context.volumes):
+        raise SpecError(
+            f"checkpoint_dir: {where} is on none of the context's volumes; give a folder under one's path"
+        )
     placement = over(spec.placement, context.placement)
     if placement.image is None:
         raise SpecError(
@@ -80,6 +88,7 @@ def make_request(
         image=placement.image,
         gang=gang_of(spec.hosts, placement, context, capabilities),
         grace_s=grace_s(checkpoint_s),
+        created_s=created_s,
     )
 
 

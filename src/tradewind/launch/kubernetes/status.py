@@ -8,7 +8,7 @@ import msgspec
 
 from tradewind import names
 from tradewind.errors import TradewindError
-from tradewind.launch.kubernetes.cluster import Cluster, Object
+from tradewind.launch.kubernetes.cluster import Cluster, Object, list_items
 from tradewind.launch.kubernetes.place import Place, cluster_of, place_of
 
 if TYPE_CHECKING:
@@ -243,10 +243,9 @@ def stop(run: "Run", store: "Store", *, now: bool = False) -> "Run":
         run = keep(run, cluster.get("batch/v1", "Job", place.job), pods_of(run.id, cluster), store)
         if run.state in OVER:
             raise TradewindError(f"run {run.id} does not run on {place.on}; it is {run.state}")
-        if now:
-            for pod in pods_of(run.id, cluster):
-                cluster.delete("v1", "Pod", pod["metadata"]["name"], grace_s=1)
         cluster.delete("batch/v1", "Job", place.job)
+        for pod in pods_of(run.id, cluster) if now else ():
+            cluster.delete("v1", "Pod", pod["metadata"]["name"], grace_s=1)
         until_gone(run.id, cluster)
     seen = Observed(
         state="stopped", exit_code=names.ExitCode.INTERRUPTED, reason="stopped by `tradewind stop`"
@@ -262,7 +261,7 @@ def until_gone(run: str, cluster: Cluster) -> None:
     there: set[str] = set()
     for kind, obj in cluster.watch("batch/v1", "Job", f"{names.LABEL_RUN}={run}"):
         if kind == "LISTED":
-            there = {item["metadata"]["uid"] for item in obj["items"]}
+            there = {item["metadata"]["uid"] for item in list_items(obj)}
         elif kind == "DELETED":
             there.discard(obj["metadata"]["uid"])
         if not there:

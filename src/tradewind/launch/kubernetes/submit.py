@@ -87,6 +87,7 @@ def send(
             context=context,
             capabilities=cluster.capabilities(),
             checkpoint_s=checkpoint_s(name, store),
+            created_s=created_s,
         )
         try_out(request, cluster)
         place = msgspec.to_builtins(place_for(request, on, cluster))
@@ -197,10 +198,8 @@ def create(request: Request, cluster: Cluster, parts: Mapping[str, str]) -> Obje
     made = cluster.apply(asleep(wanted))
     try:
         owner = owner_reference(made)
-        own = manifests(request)[:-1]
-        if request.spec.hosts > 1:
-            own.append(token_secret(request, secrets.token_hex(32)))
-        for manifest in own:
+        cluster.apply(owned(token_secret(request, secrets.token_hex(32)), owner))
+        for manifest in manifests(request)[:-1]:
             name = manifest["metadata"]["name"]
             if name not in parts:
                 manager = manager_of(request) if name in request.code.parts else names.FIELD_MANAGER

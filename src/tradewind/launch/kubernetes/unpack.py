@@ -1,12 +1,13 @@
 """Lays a run's code out in a pod. It travels beside the code and is run by whatever Python the image has:
 standard library only, Python 3.9 and later.
 
-usage: python unpack.py PARTS DEST
+usage: python unpack.py PARTS DEST CHECKPOINTS [ELSEWHERE]
 
 PARTS is a folder that holds `snapshot.json` and the parts that it names. Parts, in order, make layers; a
 layer, inflated, is 8 bytes of length (big endian), so many bytes of JSON - a list of
 `[path, kind, size or link]` with the kinds `file`, `exec`, `link` and `gone` - and then the files' bytes. Later
-layers win. What comes out must have the digest of the snapshot, or nothing is written.
+layers win. What comes out must have the digest of the snapshot, or nothing is written. CHECKPOINTS is made
+beside it, as a folder or as a link to ELSEWHERE.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Refused(Exception):
     """The parts are not what the run was submitted with."""
 
 
-def main(parts: str, dest: str) -> int:
+def main(parts: str, dest: str, checkpoints: str, elsewhere: str = "") -> int:
     """Unpack and say so; 65, which no retry mends, when the parts are refused."""
     try:
         with open(os.path.join(parts, "snapshot.json"), encoding="utf-8") as file:
@@ -39,6 +40,7 @@ def main(parts: str, dest: str) -> int:
     except Refused as error:
         print(f"tradewind: the code cannot be laid out: {error}", file=sys.stderr)
         return 65
+    make_checkpoints(checkpoints, elsewhere)
     print(f"tradewind: laid out {count} files of {about['digest']}")
     return 0
 
@@ -166,5 +168,15 @@ def write(tree: Files, dest: str) -> None:
             file.write(data)
 
 
+def make_checkpoints(folder: str, elsewhere: str) -> None:
+    """The run's checkpoint folder: a new one, or a link to the one on a volume, which is made if need be."""
+    if not elsewhere:
+        os.makedirs(folder, exist_ok=True)
+        return
+    os.makedirs(elsewhere, exist_ok=True)
+    if not os.path.lexists(folder):
+        os.symlink(elsewhere, folder)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(*sys.argv[1:5]))
