@@ -1,6 +1,9 @@
 """Runs on several hosts, each in a network namespace of its own, with nothing shared but checkpoints."""
 
 import json
+import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,6 @@ from tests.services.namespaces import Network
 from tradewind.store import Event, open_store
 
 PORT = 29400
-RUN = "fleet"
 
 
 class Fleet:
@@ -21,11 +23,12 @@ class Fleet:
 
     def __init__(self, folder: Path, network: Network, *, min_hosts: int = 0, **env: str) -> None:
         self.folder, self.network = folder, network
+        self.run = f"fleet{secrets.token_hex(3)}"
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.logs: list[Path] = []
         hosts = len(network.names)
         spec = {"script": "script.py", "workers": hosts, "hosts": hosts, "min_hosts": min_hosts}
-        run = {"id": RUN, "name": RUN, "spec": spec}
+        run = {"id": self.run, "name": "fleet", "spec": spec}
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps(run))
         (folder / "checkpoints").mkdir(exist_ok=True)
@@ -69,7 +72,7 @@ class Fleet:
         if not (self.folder / "home" / "store.db").exists():
             return []
         with open_store(f"sqlite:///{self.folder}/home/store.db") as store:
-            return [] if not store.runs() else list(store.events(RUN, kind=kind))
+            return [] if not store.runs() else list(store.events(self.run, kind=kind))
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Return once so many events of a kind were recorded."""
@@ -77,6 +80,21 @@ class Fleet:
         while len(self.events(kind)) < count:
             assert time.monotonic() < deadline, f"fewer than {count} of {kind}\n{self.said()}"
             time.sleep(0.05)
+
+    def memory(self, index: int) -> Path:
+        """The shared memory of a host's workers."""
+        return Path(f"/dev/shm/tradewind-{os.getuid()}/{self.run}-{index}")
+
+    def wait_for_copy(self, of_step: int) -> None:
+        """Return once host 0 holds what host 1 staged of a step."""
+        deadline = time.monotonic() + 120
+        while not list(self.memory(0).glob(f"mirror/local0-*-{of_step}.*")):
+            assert time.monotonic() < deadline, f"no copy of step {of_step}\n{self.said()}"
+            time.sleep(0.05)
+
+    def forget(self, index: int) -> None:
+        """What a host had in memory is gone, as it is with the host."""
+        shutil.rmtree(self.memory(index))
 
     def said(self) -> str:
         """What the agents printed, and what was recorded."""
@@ -89,8 +107,8 @@ class Fleet:
         codes = {index: agent.wait(120) for index, agent in self.agents.items()}
         assert len(set(codes.values())) == 1, (codes, self.said())
         with open_store(f"sqlite:///{self.folder}/home/store.db") as store:
-            run = store.run(RUN)
-            events = list(store.events(RUN))
+            run = store.run(self.run)
+            events = list(store.events(self.run))
         return Finished(codes[0], self.said(), run, events, self.folder / "out")
 
     def close(self) -> None:
@@ -98,3 +116,5 @@ class Fleet:
         for agent in self.agents.values():
             agent.kill()
             agent.wait()
+        for index in self.agents:
+            shutil.rmtree(self.memory(index), ignore_errors=True)

@@ -75,9 +75,10 @@ def test_a_worker_killed_on_either_host_is_replaced_there(fleet: Start, calm: Fi
 def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
     """A host that dies is named, the other stays, and the run goes on when one comes in its place."""
     running = fleet(PLAN="WAIT=20", EVERY="4")
-    running.wait_for("checkpoint", 4)
+    running.wait_for("checkpoint")
     running.kill(1)
-    running.wait_for("waiting")
+    running.forget(1)
+    running.wait_for("waiting", 2)
     training.go_on(running.folder)
     running.start(1)
     found = running.finish()
@@ -92,11 +93,28 @@ def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
     )
 
 
+def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm: Finished) -> None:
+    """With nothing on disk a new host gets what the lost one had staged from the other host, at most a step old."""
+    running = fleet(PLAN="WAIT=20")
+    running.wait_for_copy(of_step=19)
+    running.kill(1)
+    running.forget(1)
+    running.wait_for("waiting", 2)
+    training.go_on(running.folder)
+    running.start(1)
+    found = running.finish()
+    assert found.code == 0, found.output
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+    assert {(event.data["tier"], event.data["step"]) for event in found.of("resume")} == {("memory", 19)}
+
+
 def test_the_first_host_may_be_lost_too(fleet: Start, calm: Finished) -> None:
     """When the leader dies the other host keeps its worker, and follows the leader that comes in its place."""
     running = fleet(PLAN="WAIT=20", EVERY="4")
-    running.wait_for("checkpoint", 4)
+    running.wait_for("checkpoint")
     running.kill(0)
+    running.forget(0)
     training.go_on(running.folder)
     running.start(0)
     found = running.finish()
@@ -108,7 +126,7 @@ def test_the_first_host_may_be_lost_too(fleet: Start, calm: Finished) -> None:
 def test_a_host_that_is_cut_off_is_left_behind_and_taken_back(fleet: Start, hosts: Network) -> None:
     """With fewer hosts allowed the run goes on without a host that is silent, and grows when it is heard again."""
     running = fleet(PLAN="WAIT=20", EVERY="4", min_hosts=1)
-    running.wait_for("checkpoint", 4)
+    running.wait_for("checkpoint")
     try:
         hosts.pull(1)
         running.wait_for("host_lost")

@@ -193,7 +193,7 @@ def check(found: Finished, calm: Finished) -> None:
 def test_a_killed_pod_is_replaced_alone(cluster: Cluster, calm: Finished) -> None:
     """The host that stayed keeps its pod and waits; the Job makes the other anew, and training goes on bitwise."""
     cluster.submit(PLAN="WAIT=20", EVERY="4")
-    cluster.wait_for("checkpoint", 4)
+    cluster.wait_for("checkpoint")
     stays, dies = cluster.pod(0), cluster.pod(1)
     dies.kill()
     cluster.wait_for("host_lost")
@@ -207,7 +207,7 @@ def test_a_killed_pod_is_replaced_alone(cluster: Cluster, calm: Finished) -> Non
 def test_a_lost_node_is_left_for_another(cluster: Cluster, calm: Finished) -> None:
     """When a node and its pod are gone the pod is made on another node, and finds the group that waits for it."""
     cluster.submit(PLAN="WAIT=20", EVERY="4")
-    cluster.wait_for("checkpoint", 4)
+    cluster.wait_for("checkpoint")
     lost = cluster.node_of(cluster.pod(1))
     lost.close()  # As a cloud does: the machine is gone, and its node is taken out.
     cluster.wait_for("host_came", 2)
