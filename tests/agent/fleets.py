@@ -85,12 +85,14 @@ class Fleet:
         """The shared memory of a host's workers."""
         return Path(f"/dev/shm/tradewind-{os.getuid()}/{self.run}-{index}")
 
-    def wait_for_copy(self, of_step: int) -> None:
-        """Return once host 0 holds what host 1 staged of a step."""
+    def wait_for_copy(self) -> int:
+        """The newest step of host 1's that host 0 holds, once it holds one and all workers WAIT."""
+        self.wait_for("step", 2)
         deadline = time.monotonic() + 120
-        while not list(self.memory(0).glob(f"mirror/local0-*-{of_step}.*")):
-            assert time.monotonic() < deadline, f"no copy of step {of_step}\n{self.said()}"
+        while not (copies := sorted(self.memory(0).glob("mirror/local0-*.image"))):
+            assert time.monotonic() < deadline, f"no copy\n{self.said()}"
             time.sleep(0.05)
+        return max(int(path.stem.rsplit("-", 1)[1]) for path in copies)
 
     def forget(self, index: int) -> None:
         """What a host had in memory is gone, as it is with the host."""

@@ -94,9 +94,9 @@ def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
 
 
 def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm: Finished) -> None:
-    """With nothing on disk a new host gets what the lost one had staged from the other host, at most a step old."""
+    """With nothing on disk a new host gets from the other host what it holds of the lost one, and all go on there."""
     running = fleet(PLAN="WAIT=20")
-    running.wait_for_copy(of_step=19)
+    copied = running.wait_for_copy()
     running.kill(1)
     running.forget(1)
     running.wait_for("waiting", 2)
@@ -106,7 +106,8 @@ def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm:
     assert found.code == 0, found.output
     assert found.weights == calm.weights
     check_exactly_once(found)
-    assert {(event.data["tier"], event.data["step"]) for event in found.of("resume")} == {("memory", 19)}
+    assert {event.data["tier"] for event in found.of("resume")} == {"memory"}
+    assert {event.data["step"] >= copied for event in found.of("resume")} == {True}
 
 
 def test_the_first_host_may_be_lost_too(fleet: Start, calm: Finished) -> None:
