@@ -88,7 +88,7 @@ def test_a_stopped_worker_is_named_and_replaced(tmp_path: Path, calm: Callable[[
 
 def test_a_run_grows_and_shrinks_in_place(tmp_path: Path) -> None:
     """From 2 workers to 3 and to 1: no sample is lost or repeated, and rank 0 keeps its process."""
-    process = training.start(tmp_path, 2, PLAN="SLOW=0.05", EPOCHS="6")
+    process = training.start(tmp_path, 2, PLAN="SLOW=0.3", EPOCHS="6")
     for workers in (3, 1):
         wait_for_steps(tmp_path, more_than=count_lines(tmp_path) + 6)
         training.resize(tmp_path, workers)
