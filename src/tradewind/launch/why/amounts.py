@@ -12,7 +12,7 @@ _UNITS = {
     "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
-_QUANTITY = re.compile(r"([+-]?[0-9]{0,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,2})?)(m|n|u|k|[KMGTPE]i?)?")
+_QUANTITY = re.compile(r"([+-]?[0-9]{1,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,2})?)(m|n|u|k|[KMGTPE]i?)?")
 EPSILON = 1e-6
 """Relative slack, for sums of thousandths."""
 
@@ -22,12 +22,9 @@ def amount(value: Amount) -> float:
     if not isinstance(value, str):
         return float(value)
     found = _QUANTITY.fullmatch(value.strip())
-    try:
-        return float(found[1]) * _UNITS[found[2] or ""] if found else float("nan_")
-    except ValueError:
-        raise SpecError(
-            f"quantity: {value!r} is none that Kubernetes prints (such as 500m, 4Gi, 8)"
-        ) from None
+    if found is None:
+        raise SpecError(f"quantity: {value[:40]!r} is none that Kubernetes prints (such as 500m, 4Gi, 8)")
+    return float(found[1]) * _UNITS[found[2] or ""]
 
 
 def room(amounts: Mapping[str, Amount]) -> Room:

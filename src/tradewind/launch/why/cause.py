@@ -34,12 +34,15 @@ class Code(enum.StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     USER_ERROR = "user-error"
     CRASH_LOOP = "crash-loop"
+    KILLED = "killed"
+    HANG = "hang"
     DEADLINE = "deadline"
     BACKOFF_LIMIT = "backoff-limit"
     RENDEZVOUS = "rendezvous"
     STARTING = "starting"
     RUNNING = "running"
     COMPLETED = "completed"
+    STOPPED = "stopped"
     UNKNOWN = "unknown"
 
 
@@ -52,6 +55,8 @@ class Weight:
     """An object says so, or its arithmetic proves it, and no waiting will help."""
     HAPPENED = 0.86
     """It befell the pods of the job, and they have not recovered from it."""
+    CLOSED = 0.85
+    """Nodes are closed to the pods by a decision that can be taken back; less than what emptied the nodes."""
     WAITS = 0.8
     """It may pass by itself: others end, a queue moves on."""
     PARTLY = 0.7

@@ -23,7 +23,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def explain(world: World, ref: str, namespace: str | None = None) -> Explanation:
     """Explain a run or a job of a dump; raises NotFoundError."""
     view = View(world, find_job(world, ref, namespace))
-    return Explanation(job=view.job.ref, state=state_of(view), causes=rank(causes(view)))
+    found = rank(causes(view)) or (endings.unknown(view),)
+    return Explanation(job=view.job.ref, state=state_of(view), causes=found)
 
 
 def rank(found: Iterable[Cause]) -> tuple[Cause, ...]:
@@ -41,7 +42,6 @@ def causes(view: View) -> Iterable[Cause]:
     yield from incidents.causes_of(view, happened)
     if view.ended is None:
         yield from (cause for cause in _blocks(view) if cause)
-    yield endings.unknown(view)
 
 
 def _ends(view: View, happened: list[incidents.Incident]) -> Iterable[Cause | None]:
@@ -63,17 +63,17 @@ def _blocks(view: View) -> Iterable[Cause | None]:
         *(startup.volume_unbound, endings.unreachable, endings.running, endings.starting),
     ):
         yield each(view)
-    yield from _placements(view)
-
-
-def _placements(view: View) -> Iterable[Cause | None]:
-    """Why no node takes the pods that wait for one."""
     waiting = [pod for pod in view.unplaced if not pod.spec.scheduling_gates]
     seating = Seating(view.world, waiting[0]) if waiting else None
     yield gang.gang_incomplete(view, seating if seating and seating.seats else None)
-    if seating is None:
-        return
-    yield from_message(view)
+    if seating:
+        placed = [cause for cause in _placements(view, seating) if cause]
+        yield from placed
+        yield None if placed else from_message(view)
+
+
+def _placements(view: View, seating: Seating) -> Iterable[Cause | None]:
+    """Why no node of the dump takes the pods that wait for one."""
     if not seating.seats:
         return
     for each in (

@@ -11,7 +11,7 @@ import msgspec
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import Bar, bars
-from tradewind.launch.why.kinds import ContainerStatus, Event, Node, Pod, Terminated
+from tradewind.launch.why.kinds import ContainerStatus, Event, Node, Pod, PodGroup, Terminated
 from tradewind.launch.why.startup import statuses
 from tradewind.launch.why.view import View, condition, from_condition, from_event, index_of
 from tradewind.names import ExitCode
@@ -28,6 +28,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...]
     vague: bool = False
     """A bare exit code, about which nobody said anything."""
+    secondary: bool = False
+    """The container only says that another one is gone."""
     healed: bool = False
     """The pod, or one in its place, is at work again or has ended well."""
 
@@ -39,6 +41,7 @@ _ORDER = (
     Code.OUT_OF_MEMORY,
     Code.CRASH_LOOP,
     Code.USER_ERROR,
+    Code.KILLED,
     Code.RENDEZVOUS,
 )
 """Of incidents in the same second, the more likely origin first: what came from outside, and peers lost last."""
@@ -55,6 +58,10 @@ _RENDEZVOUS = re.compile(
     r"|DistNetworkError|DistStoreError|(could not|cannot) (resolve|connect to) .*(MASTER|master|coordinator)"
     r"|Temporary failure in name resolution|Name or service not known|No route to host",
     re.IGNORECASE | re.DOTALL,
+)
+_PEER_LOST = re.compile(
+    r"closed by (remote )?peer|reset by peer|Broken pipe|remote process exit|communicator was aborted"
+    r"|Watchdog caught collective|recvValue failed|sendBytes failed|Socket closed"
 )
 _SIGNALS = {
     137: "SIGKILL",
@@ -78,6 +85,8 @@ _REMEDIES = {
     "(kubectl describe node) before it gets work again.",
     Code.OUT_OF_MEMORY: _MEMORY_REMEDY,
     Code.CRASH_LOOP: "Read the last attempt's log: kubectl logs --previous; the container ends soon after every start.",
+    Code.KILLED: "Nobody says who killed it: look for memory that ran out in a child process (dmesg on the node), a "
+    "liveness probe, or a grace period that was over.",
     Code.USER_ERROR: "Read the log of this pod first (kubectl logs): the others failed after it.",
     Code.RENDEZVOUS: "See that the pods reach each other: the headless Service and the pods' subdomain, network "
     "policies, the port, and the interface that NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names.",
@@ -98,8 +107,12 @@ def root(found: list[Incident]) -> Incident | None:
     for each in found:
         if not each.healed:
             last[each.index] = each
-    ordered = sorted(last.values(), key=lambda each: (each.time, _ORDER.index(each.code)))
-    return ordered[0] if ordered else None
+    return min(last.values(), key=_primacy, default=None)
+
+
+def _primacy(each: Incident) -> tuple[bool, str, bool, int]:
+    """Who only lost a peer comes last, as hosts' clocks differ; in one second, a bare exit code after words."""
+    return each.secondary, each.time, each.vague, _ORDER.index(each.code)
 
 
 def of_pod(view: View, pod: Pod) -> Incident | None:
@@ -199,7 +212,8 @@ def _ended(view: View, pod: Pod, status: ContainerStatus, ended: Terminated) -> 
     found = _incident(view, pod, code, ended.finished_at, f"{text}{f': {last}' if last else ''}", evidence)
     vague = not last and 0 < ended.exit_code < 65 and ended.exit_code != ExitCode.USAGE
     calm = pod.status.phase == "Running" and status.state.running is not None and not is_looping(status)
-    return msgspec.structs.replace(found, vague=vague, healed=found.healed or calm)
+    secondary = bool(_PEER_LOST.search(ended.message)) and code is not Code.OUT_OF_MEMORY
+    return msgspec.structs.replace(found, vague=vague, secondary=secondary, healed=found.healed or calm)
 
 
 def code_of(ended: Terminated, looping: bool = False) -> Code:
@@ -210,8 +224,10 @@ def code_of(ended: Terminated, looping: bool = False) -> Code:
         return Code.OUT_OF_MEMORY
     if ended.exit_code == ExitCode.REQUEUE:
         return Code.PREEMPTED
-    if _RENDEZVOUS.search(ended.message):
+    if _RENDEZVOUS.search(ended.message) or _PEER_LOST.search(ended.message):
         return Code.RENDEZVOUS
+    if ended.exit_code in (137, 143) and not ended.message and not looping:
+        return Code.KILLED
     return Code.CRASH_LOOP if looping else Code.USER_ERROR
 
 
@@ -271,9 +287,15 @@ def _nodes_of(view: View, event: Event) -> list[str]:
 
 
 def preemptor(view: View, said: str) -> str:
-    """Who took the place, by the uid that the scheduler's message holds."""
+    """Who took the place, by the uid of a pod or of a gang that the scheduler's message holds."""
+    groups = {
+        (g.metadata.namespace, g.metadata.name)
+        for g in view.world.all(PodGroup)
+        if g.metadata.uid and g.metadata.uid in said
+    }
     for pod in view.world.all(Pod):
-        if pod.metadata.uid and pod.metadata.uid in said:
+        group = (pod.metadata.namespace, pod.spec.scheduling_group.pod_group_name)
+        if group in groups or (pod.metadata.uid and pod.metadata.uid in said):
             owners = pod.metadata.owner_references
             name = f"{owners[0].kind.lower()}/{owners[0].name}" if owners else f"pod/{pod.metadata.name}"
             return f", preempted by {pod.metadata.namespace}/{name} of priority {pod.spec.priority}"

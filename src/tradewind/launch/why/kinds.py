@@ -310,6 +310,7 @@ class Event(Object, frozen=True, kw_only=True):
 
     involved_object: About = About()
     regarding: About = About()
+    type: str = ""
     reason: str = ""
     message: str = ""
     note: str = ""

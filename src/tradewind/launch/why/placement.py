@@ -16,7 +16,8 @@ def node_selector(view: View, seating: Seating) -> Cause | None:
     if not wanted or any(seat.by_selector for seat in seating.seats):
         return None
     near = [f"{key}={value}" for key, value in wanted.items() if not _has_label(seating, key, value)]
-    known = [f"{key} is {some(_values(seating, key)) or 'on no node'}" for key in wanted]
+    keys = [pair.split("=")[0] for pair in near] or list(wanted)
+    known = [f"{key} is {some(_values(seating, key)) or 'on no node'}" for key in keys]
     return Cause(
         code=Code.NODE_SELECTOR,
         text=f"No node has {' and '.join(near) or 'all of these labels at once'}: {'; '.join(known)}.",
@@ -65,15 +66,17 @@ def pod_affinity(view: View, seating: Seating) -> Cause | None:
     spread = bool(strict) and "topology spread" in said_by_scheduler(view)
     if not seating.roomy or (len(refused) < len(seating.roomy) and not spread):
         return None
+    names = [seat.name for seat in seating.roomy]
     rule = f"the spread over {strict[0].topology_key}" if spread else "the affinity to or from other pods"
     return Cause(
         code=Code.AFFINITY,
-        text=f"{_count(seating.roomy)} with room, and {rule} rules out {'all' if len(seating.roomy) > 1 else 'it'}.",
+        text=f"{rule[0].upper()}{rule[1:]} rules out {'every node' if len(names) > 1 else 'the one node'} "
+        f"that has room: {some(names)}.",
         remedy="Relax the rule (preferred instead of required, a wider topologyKey), or add nodes in other domains.",
         weight=Weight.BLOCKS,
         evidence=(
             fact(seating.pod.ref, "spec.affinity", rule),
-            fact("nodes", "with room", some([seat.name for seat in seating.roomy])),
+            fact("nodes", "with room", some(names)),
             *scheduler_evidence(view),
         ),
     )
@@ -147,10 +150,10 @@ def barred(view: View, seating: Seating, bar: Bar) -> Cause | None:
 def _bar_weight(bar: Bar, seating: Seating, ready: bool) -> float:
     """Closed nodes block; where open ones are merely busy, a taint is how it is meant to be."""
     if not seating.open:
-        return Weight.BLOCKS if ready else Weight.HAPPENED
+        return Weight.CLOSED if ready else Weight.CLOSED - 0.01
     if not ready:
         return Weight.PAST
-    return Weight.PARTLY if bar is Bar.TAINT else Weight.HAPPENED
+    return Weight.PARTLY if bar is Bar.TAINT else Weight.CLOSED
 
 
 def busy(view: View, seating: Seating) -> Cause | None:
@@ -188,7 +191,8 @@ _BUSY_REMEDY = {
 def hidden(view: View, seating: Seating) -> Cause | None:
     """By the dump there is room, yet the scheduler saw none: pods of other namespaces are not in the dump."""
     said = said_by_scheduler(view)
-    if not seating.roomy or "Insufficient" not in said or kept_apart(seating):
+    is_gang = view.group is not None and view.group.needs > 1
+    if not seating.roomy or "Insufficient" not in said or is_gang or kept_apart(seating):
         return None
     return Cause(
         code=Code.NO_CAPACITY,

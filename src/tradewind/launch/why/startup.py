@@ -167,6 +167,9 @@ def sandbox_failed(view: View) -> Cause | None:
     return None
 
 
+_UNSEEN = "is not among the objects of the dump"
+
+
 def volume_unbound(view: View) -> Cause | None:
     """A claim that the pods mount is missing, or no volume was found for it."""
     for pod in view.unplaced:
@@ -183,7 +186,7 @@ def _claim_trouble(view: View, name: str) -> str:
     claim = next((claim for claim in claims if claim.metadata.name == name), None)
     said = said_by_scheduler(view)
     if claim is None:
-        return "does not exist" if claims or f'"{name}" not found' in said else ""
+        return "does not exist" if claims or f'"{name}" not found' in said else _UNSEEN
     if claim.status.phase == "Bound":
         return ""
     if claim.status.phase == "Lost":
@@ -206,7 +209,7 @@ def _claim_cause(view: View, pod: Pod, name: str, trouble: str) -> Cause:
         code=Code.VOLUME_UNBOUND,
         text=f"PersistentVolumeClaim {name}, which the pods mount, {trouble}{said}.",
         remedy="Make the claim, or name a storage class that provisions (kubectl get storageclasses), or make a volume.",
-        weight=Weight.BLOCKS,
+        weight=Weight.SAID if trouble == _UNSEEN else Weight.BLOCKS,
         evidence=(
             fact(pod.ref, "spec.volumes[].persistentVolumeClaim", name),
             *([fact(claim.ref, "status.phase", claim.status.phase)] if claim else []),

@@ -140,9 +140,9 @@ def fails_again_and_again(scene: Scene) -> None:
     scene.condition("Failed")
 
 
-def one_index_fails_again_and_again(scene: Scene) -> None:
+def both_hosts_fail(scene: Scene) -> None:
     scene.pool(2)
-    scene.job(hosts=2, pod=exits(3), backoffLimit=3)
+    scene.job(hosts=2, pod=exits(3), backoffLimit=1)
     scene.condition("Failed")
 
 
@@ -224,7 +224,7 @@ SCENARIOS: dict[Step, str] = {
     too_slow: "deadline",
     deadline_passed_while_waiting: "deadline",
     fails_again_and_again: "backoff-limit",
-    one_index_fails_again_and_again: "backoff-limit",
+    both_hosts_fail: "backoff-limit",
     exit_that_says_do_not_retry: "user-error",
     wrong_usage: "user-error",
     no_such_command: "user-error",

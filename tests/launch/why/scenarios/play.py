@@ -1,10 +1,11 @@
 """Plays every scenario on one control plane, many at a time, and gives the dumps with their labels."""
 
 import concurrent.futures
-import json
 import sys
 import time
 from typing import NamedTuple
+
+import msgspec
 
 from tests.launch.why.scenarios import disturbed, kubelet, recorded, waiting
 from tests.launch.why.scenarios.scene import Scene, Step
@@ -34,7 +35,7 @@ def play_all(plane: ControlPlane) -> list[Played]:
 def play_recorded() -> list[Played]:
     """The scenarios that need no cluster."""
     return [
-        Played(make.__name__, "recorded", label, json.dumps(make()).encode())
+        Played(make.__name__, "recorded", label, msgspec.json.encode(make()))
         for make, label in recorded.SCENARIOS.items()
     ]
 
@@ -44,7 +45,7 @@ def _play(plane: ControlPlane, step: Step, source: str, label: str) -> Played:
     scene = Scene(plane)
     try:
         step(scene)
-        found = json.dumps(scene.dump()).encode()
+        found = msgspec.json.encode(scene.dump())
     except Exception as error:  # Raised again for the test, with the name of the scenario.
         raise RuntimeError(f"scenario {step.__name__} in {scene.namespace}: {error}") from error
     finally:

@@ -98,15 +98,10 @@ class Scene:
             ),
         )
 
-    def event(self, reason: str, kind: str = "") -> None:
-        """Waits until the cluster has written an event with this reason."""
+    def event(self, *reasons: str) -> None:
+        """Waits until the cluster has written an event with one of these reasons."""
         path = f"/api/v1/namespaces/{self.namespace}/events"
-        self.api.wait(
-            path,
-            lambda events: any(
-                e["reason"] == reason and kind in ("", e["involvedObject"]["kind"]) for e in events
-            ),
-        )
+        self.api.wait(path, lambda events: any(each["reason"] in reasons for each in events))
 
     def say(self, pod: Object, status: Object) -> None:
         """Report a pod's status, as the kubelet of its node does."""

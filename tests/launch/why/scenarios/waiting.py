@@ -380,7 +380,7 @@ def no_such_service_account(scene: Scene) -> None:
 def no_such_priority_class(scene: Scene) -> None:
     scene.pool(1)
     scene.job(pod=also(priorityClassName="urgent"))
-    scene.event("FailedCreate")
+    scene.event("FailedCreate", "WorkloadCreated")
 
 
 def pod_security(scene: Scene) -> None:
