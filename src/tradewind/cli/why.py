@@ -16,7 +16,7 @@ OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 def why(
     run: str,
     *,
-    from_: Annotated[str | None, Parameter(name=["--from"])] = None,
+    from_: Annotated[str | None, Parameter(name=["--from"], allow_leading_hyphen=True)] = None,
     namespace: Annotated[str | None, Parameter(name=["--namespace", "-n"])] = None,
     output: OutputFlag = "table",
 ) -> int:

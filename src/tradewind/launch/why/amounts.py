@@ -19,11 +19,11 @@ EPSILON = 1e-6
 
 def amount(value: Amount) -> float:
     """`500m`, `4Gi`, `1e3` or a number, in units; raises SpecError."""
-    if not isinstance(value, str):
-        return float(value)
-    found = _QUANTITY.fullmatch(value.strip())
+    found = _QUANTITY.fullmatch(str(value).strip()[:99])
     if found is None:
-        raise SpecError(f"quantity: {value[:40]!r} is none that Kubernetes prints (such as 500m, 4Gi, 8)")
+        raise SpecError(
+            f"quantity: {str(value)[:40]!r} is none that Kubernetes prints (such as 500m, 4Gi, 8)"
+        )
     return float(found[1]) * _UNITS[found[2] or ""]
 
 

@@ -90,10 +90,14 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
 
 
-VALUE_LIMIT = 600
+VALUE_LIMIT = 1000
 
 
 def fact(object: str, field: str, value: object, time: str = "") -> Evidence:
-    """Evidence, its value short enough to read and without what a terminal would obey."""
-    text = "".join(char if char.isprintable() or char == "\n" else "?" for char in str(value))
-    return Evidence(object=object, field=field, value=text[:VALUE_LIMIT], time=time)
+    """Evidence that is safe to print."""
+    return Evidence(object=plain(object), field=field, value=plain(str(value)), time=plain(time))
+
+
+def plain(text: str) -> str:
+    """A stranger's text without what a terminal would obey, and no longer than anyone reads."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text[:VALUE_LIMIT])

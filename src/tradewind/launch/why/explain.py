@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tradewind.launch.why import creation, endings, gang, incidents, placement, queueing, startup
-from tradewind.launch.why.cause import Cause
+from tradewind.launch.why.cause import Cause, plain
 from tradewind.launch.why.dump import World
 from tradewind.launch.why.fit import Bar, Seating
 from tradewind.launch.why.messages import from_message
@@ -24,14 +24,16 @@ def explain(world: World, ref: str, namespace: str | None = None) -> Explanation
     """Explain a run or a job of a dump; raises NotFoundError."""
     view = View(world, find_job(world, ref, namespace))
     found = rank(causes(view)) or (endings.unknown(view),)
-    return Explanation(job=view.job.ref, state=state_of(view), causes=found)
+    return Explanation(job=plain(view.job.ref), state=state_of(view), causes=found)
 
 
 def rank(found: Iterable[Cause]) -> tuple[Cause, ...]:
     """Heaviest first; of causes with the same code only the heaviest is kept."""
     best: dict[str, Cause] = {}
     for cause in sorted(found, key=lambda cause: -cause.weight):
-        best.setdefault(cause.code, cause)
+        best.setdefault(
+            cause.code, msgspec.structs.replace(cause, text=plain(cause.text), remedy=plain(cause.remedy))
+        )
     return tuple(best.values())
 
 

@@ -22,6 +22,8 @@ def find_job(world: World, ref: str, namespace: str | None = None) -> Job:
         found = [job for job in jobs if job.metadata.labels.get(RUN_LABEL, "").startswith(ref or "?")]
     if not found:
         raise NotFoundError(f"{ref}: {_nearest(name, [job.metadata.name for job in jobs])}")
+    if len({job.metadata.labels.get(RUN_LABEL) for job in found if job.metadata.name != name}) > 1:
+        raise SpecError(f"{ref}: several runs begin so; give more of the id")
     if len({job.metadata.namespace for job in found}) > 1:
         places = ", ".join(sorted({job.metadata.namespace for job in found}))
         raise SpecError(f"{ref}: there is one in each of the namespaces {places}; choose with --namespace")
