@@ -5,7 +5,7 @@ import pytest
 
 from tradewind.errors import SpecError
 from tradewind.launch.why.amounts import amount, lacking, need_of
-from tradewind.launch.why.kinds import PodSpec
+from tradewind.launch.why.pods import PodSpec
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from tradewind.launch.why.fit import Bar, admits_affinity, bars, matches, selects, tolerates, untolerated
-from tradewind.launch.why.kinds import LabelSelector, Node, PodSpec, Requirement, Taint, Toleration
+from tradewind.launch.why.kinds import Node, Taint
+from tradewind.launch.why.pods import LabelSelector, PodSpec, Requirement, Toleration
 
 LABELS = {"zone": "a", "gpus": "8"}
 

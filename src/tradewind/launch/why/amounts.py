@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from tradewind.errors import SpecError
-from tradewind.launch.why.kinds import Amount, Container, PodSpec
+from tradewind.launch.why.pods import Amount, Container, PodSpec
 
 Room = dict[str, float]
 """Resource name -> amount."""

@@ -2,11 +2,13 @@
 
 import re
 
-from tradewind.launch.why.amounts import EPSILON, Room, limits_of, need_of, room, shown
+from tradewind.launch.why.amounts import EPSILON, Room, amount, limits_of, need_of, room, shown
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
-from tradewind.launch.why.kinds import Event, PodSpec, Quota
+from tradewind.launch.why.kinds import Event, Quota
+from tradewind.launch.why.pods import PodSpec
 from tradewind.launch.why.view import View, from_event
 
+_ASKED = re.compile(r"requested: (\S+?)=(\S+?),.* limited: (\S+?)=([^\s,]+)")
 _QUOTA = re.compile(r"exceeded quota: (\S+?),")
 _ACCOUNT = re.compile(r'serviceaccount "([^"]+)" not found', re.IGNORECASE)
 _PRIORITY = re.compile(r"no PriorityClass with name (\S+) was found")
@@ -100,8 +102,11 @@ def quota_never_fits(view: View) -> Cause | None:
 
 
 def _said(view: View, event: Event, quota: str) -> Cause:
+    """By the refusal alone, for a dump without the quota."""
+    asked = _ASKED.search(event.text)
+    never = bool(asked and asked[1] == asked[3] and amount(asked[2]) > amount(asked[4]) + EPSILON)
     return Cause(
-        code=Code.QUOTA_EXCEEDED,
+        code=Code.NEVER_FITS if never else Code.QUOTA_EXCEEDED,
         text=f"Quota {quota} refuses further pods ({view.missing} of {view.wanted} are missing): {event.text}",
         remedy="Wait until others in the namespace end, ask for less, or have the quota raised.",
         weight=Weight.BLOCKS,

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from tradewind.errors import SpecError
-from tradewind.launch.why.kinds import KINDS, Object
+from tradewind.launch.why.kinds import KINDS
+from tradewind.launch.why.pods import Object
 
 LIMIT_MIB = 512
 """More than a cluster of 5,000 nodes prints, and less than fits into a laptop's memory."""

@@ -3,7 +3,8 @@
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import selects
 from tradewind.launch.why.incidents import Incident, root
-from tradewind.launch.why.kinds import Condition, NetworkPolicy, Service
+from tradewind.launch.why.kinds import NetworkPolicy, Service
+from tradewind.launch.why.pods import Condition
 from tradewind.launch.why.view import View, from_condition, from_event, some
 
 _DONE = ("Complete", "SuccessCriteriaMet")

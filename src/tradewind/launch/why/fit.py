@@ -6,17 +6,8 @@ from collections.abc import Iterable
 
 from tradewind.launch.why.amounts import Room, add, lacking, need_of, room
 from tradewind.launch.why.dump import World
-from tradewind.launch.why.kinds import (
-    LabelSelector,
-    Node,
-    NodeTerm,
-    Pod,
-    PodSpec,
-    PodTerm,
-    Requirement,
-    Taint,
-    Toleration,
-)
+from tradewind.launch.why.kinds import Node, Taint
+from tradewind.launch.why.pods import LabelSelector, NodeTerm, Pod, PodSpec, PodTerm, Requirement, Toleration
 
 
 class Bar(enum.Enum):

@@ -1,5 +1,6 @@
 """Pods that must be placed all at once, and cannot be."""
 
+import re
 from collections import defaultdict
 
 from tradewind.launch.why.amounts import Room, shown
@@ -18,9 +19,11 @@ def gang_incomplete(view: View, seating: Seating | None) -> Cause | None:
     present = len(view.alive)
     if present < group.needs:
         return _too_few_pods(view, group, present)
+    if seating is None:
+        return _said_by_group(view, group)
     placed = present - len(view.unplaced)
-    fits = placed + (seats_for(seating.open, seating.need) if seating else 0)
-    if not seating or not seating.open or fits >= group.needs or fits == 0:
+    fits = placed + seats_for(seating.open, seating.need)
+    if not seating.open or fits >= group.needs or fits == 0:
         return None
     ever = seats_for(seating.open, seating.need, empty=True)
     never = f" Even empty, these nodes hold {ever}." if ever < group.needs else ""
@@ -38,6 +41,7 @@ def gang_incomplete(view: View, seating: Seating | None) -> Cause | None:
     )
 
 
+_COUNT = re.compile(r"cannot be satisfied: (\d{1,6}) scheduled")
 _WAIT = "Wait until enough is free at once, use fewer hosts, or raise the priority so that the gang preempts."
 
 
@@ -93,6 +97,24 @@ def seats_for(seats: list[Seat], need: Room, empty: bool = False) -> int:
 
 def _times(need: Room, have: Room) -> int:
     return max(0, min(int(have.get(name, 0.0) / value + 1e-6) for name, value in need.items()))
+
+
+def _said_by_group(view: View, group: PodGroup) -> Cause | None:
+    """Without nodes in the dump: by the scheduler's own count, if it could place some and not all."""
+    said = [
+        c.message
+        for c in (*group.status.conditions, *(c for p in view.unplaced for c in p.status.conditions))
+    ]
+    counts = [int(found[1]) for text in said if (found := _COUNT.search(text))]
+    if not counts or max(counts) == 0:
+        return None
+    return Cause(
+        code=Code.GANG_INCOMPLETE,
+        text=f"The gang needs {group.needs} pods placed at once; the scheduler found room for {max(counts)}.",
+        remedy=_WAIT,
+        weight=Weight.WAITS + 0.02,
+        evidence=(_needs(group), *_conditions(group), *scheduler_evidence(view)),
+    )
 
 
 def _too_few_pods(view: View, group: PodGroup, present: int) -> Cause | None:

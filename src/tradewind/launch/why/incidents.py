@@ -11,8 +11,9 @@ import msgspec
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import Bar, bars
-from tradewind.launch.why.kinds import ContainerStatus, Event, Node, Pod, PodGroup, Terminated
-from tradewind.launch.why.startup import statuses
+from tradewind.launch.why.kinds import Event, Node, PodGroup
+from tradewind.launch.why.pods import ContainerStatus, Pod, Terminated
+from tradewind.launch.why.startup import CONFIG, statuses
 from tradewind.launch.why.view import View, condition, from_condition, from_event, index_of
 from tradewind.names import ExitCode
 
@@ -72,7 +73,7 @@ _SIGNALS = {
     136: "SIGFPE",
     130: "SIGINT",
 }
-_MANY_RESTARTS = 3
+_MANY_RESTARTS = 2
 _MEMORY_REMEDY = (
     "Raise the memory limit, or use less: smaller batches, fewer data workers, no caches that only grow."
 )
@@ -238,10 +239,13 @@ def is_looping(status: ContainerStatus) -> bool:
 
 
 def _cannot_start(view: View, pod: Pod, status: ContainerStatus) -> Incident | None:
-    """The container's command cannot even be run."""
+    """The container's command cannot even be run; what it lacks to be configured is told elsewhere."""
     waiting = status.state.waiting
+    if waiting and waiting.reason == "CreateContainerConfigError" and CONFIG.search(waiting.message):
+        return None
     if not waiting or waiting.reason not in (
         "RunContainerError",
+        "CreateContainerConfigError",
         "CreateContainerError",
         "StartError",
         "PostStartHookError",
@@ -310,11 +314,17 @@ def _incident(view: View, pod: Pod, code: Code, time: str, text: str, evidence: 
 
 
 def _replaced(view: View, pod: Pod) -> bool:
-    """Whether another pod does this one's work now, or has done it."""
+    """Whether another pod does this one's work now, or has done it; the next try of a series has not yet."""
     index = index_of(pod)
+    if sum(index_of(other) == index and _failed_by_itself(other) for other in view.pods) > 1:
+        return any(index_of(other) == index and other.status.phase == "Succeeded" for other in view.pods)
     if index == pod.metadata.name:
         return not view.missing and len(view.running) >= view.wanted > 0
     return any(other is not pod and index_of(other) == index and _works(view, other) for other in view.pods)
+
+
+def _failed_by_itself(pod: Pod) -> bool:
+    return pod.status.phase == "Failed" and condition(pod.status.conditions, "DisruptionTarget") is None
 
 
 def _index_works(view: View, index: str) -> bool:

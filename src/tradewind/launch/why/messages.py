@@ -3,19 +3,28 @@
 import re
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight
-from tradewind.launch.why.kinds import Pod
+from tradewind.launch.why.pods import Pod
 from tradewind.launch.why.view import View, condition, from_condition, from_event
 
 _SAYINGS = (
-    (Code.VOLUME_UNBOUND, r"unbound immediate PersistentVolumeClaims|persistentvolumeclaim \S+ not found|volume node affinity|available persistent volumes"),
-    (Code.NODE_LOST, r"untolerated taint\(?s?\)? ?\{?node\.kubernetes\.io/(?:unreachable|not-ready)"),
-    (Code.CORDONED, r"were unschedulable|node\.kubernetes\.io/unschedulable"),
-    (Code.NO_CAPACITY, r"Insufficient [\w./-]+|Too many pods|cannot allocate all claims|free ports"),
-    (Code.TAINT, r"untolerated taint"),
-    (Code.AFFINITY, r"pod (?:anti-)?affinity|topology spread|anti-affinity rules"),
-    (Code.NODE_SELECTOR, r"node affinity/selector|node\(s\) didn't match"),
+    (3, Code.AFFINITY, r"pod (?:anti-)?affinity|topology spread|anti-affinity rules"),
+    (3, Code.VOLUME_UNBOUND, r"unbound immediate|volume node affinity|persistent ?volume"),
+    (2, Code.NO_CAPACITY, r"^Insufficient |^Too many pods|cannot allocate all claims|free ports"),
+    (1, Code.NODE_LOST, r"node\.kubernetes\.io/(?:unreachable|not-ready)"),
+    (1, Code.CORDONED, r"were unschedulable|node\.kubernetes\.io/unschedulable"),
+    (1, Code.TAINT, r"\btaint"),
+    (1, Code.NODE_SELECTOR, r"node affinity/selector|node\(s\) didn't match"),
+)
+"""What is said of some nodes, and how far these came through the scheduler's filters: the farther, the closer
+they are to taking the pod. Of the nodes that came no further than the first filters, the most count."""
+_PART = re.compile(
+    r"(\d+) (Insufficient [\w./-]+|Too many pods|cannot allocate all claims|node\(s\) [^,{]*(?:\{[^}]*\})?)"
+)
+_CONTROL_PLANE = re.compile(r"node-role\.kubernetes\.io/(control-plane|master)")
+_OF_THE_POD = (
+    (Code.VOLUME_UNBOUND, r"unbound immediate PersistentVolumeClaims|persistentvolumeclaim \S+ not found"),
     (Code.GANG_INCOMPLETE, r"minCount|minMember|\bgang\b"),
-)  # fmt: skip
+)
 _REMEDIES = {
     Code.VOLUME_UNBOUND: "Look at the claim: kubectl describe pvc; bind it, or name a storage class that provisions.",
     Code.NODE_LOST: "Bring the nodes back (kubectl describe node), or send the job elsewhere.",
@@ -55,11 +64,20 @@ def from_message(view: View) -> Cause | None:
 
 def read_code(said: str, pod: Pod | None) -> Code | None:
     """The code that a sentence of the scheduler means."""
-    for code, pattern in _SAYINGS:
-        if re.search(pattern, said, re.IGNORECASE):
-            is_selector = code is Code.NODE_SELECTOR and pod is not None and not pod.spec.node_selector
-            return Code.AFFINITY if is_selector else code
-    return None
+    code = _of_nodes(said) or next((code for code, known in _OF_THE_POD if re.search(known, said)), None)
+    is_affinity = code is Code.NODE_SELECTOR and pod is not None and not pod.spec.node_selector
+    return Code.AFFINITY if is_affinity else code
+
+
+def _of_nodes(said: str) -> Code | None:
+    """What keeps the pod off the nodes that came closest to taking it."""
+    found: list[tuple[int, int, Code]] = []
+    for count, text in _PART.findall(said):
+        if _CONTROL_PLANE.search(text):
+            continue
+        known = ((depth, code) for depth, code, pattern in _SAYINGS if re.search(pattern, text))
+        found += [(depth, int(count[:9]) if depth == 1 else 0, code) for depth, code in [*known][:1]]
+    return max(found, key=lambda each: each[:2])[2] if found else None
 
 
 def scheduler_evidence(view: View) -> tuple[Evidence, ...]:

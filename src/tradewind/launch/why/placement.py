@@ -5,8 +5,8 @@ from collections import Counter
 from tradewind.launch.why.amounts import Room, lacking, main_resource, need_of, shown, total
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import Bar, Seat, Seating, kept_apart
-from tradewind.launch.why.kinds import Pod
 from tradewind.launch.why.messages import said_by_scheduler, scheduler_evidence
+from tradewind.launch.why.pods import Pod
 from tradewind.launch.why.view import View, some
 
 

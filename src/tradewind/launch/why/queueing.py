@@ -4,7 +4,8 @@ import re
 
 from tradewind.launch.why.amounts import Room, amount, need_of, shown
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
-from tradewind.launch.why.kinds import ClusterQueue, Condition, LocalQueue, Workload
+from tradewind.launch.why.kinds import ClusterQueue, LocalQueue, Workload
+from tradewind.launch.why.pods import Condition
 from tradewind.launch.why.view import View, condition, from_condition, from_event, some
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -4,14 +4,18 @@ import re
 from collections.abc import Iterable
 
 from tradewind.launch.why.cause import Cause, Code, Weight, fact
-from tradewind.launch.why.kinds import Claim, ContainerStatus, Event, Pod, StorageClass
+from tradewind.launch.why.kinds import Claim, Event, StorageClass
 from tradewind.launch.why.messages import said_by_scheduler, scheduler_evidence
+from tradewind.launch.why.pods import ContainerStatus, Pod
 from tradewind.launch.why.view import View, from_event
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
-_CONFIG = re.compile(
+CONFIG = re.compile(
     r'(configmap|secret)s? "([^"]+)" (?:is forbidden|not found)|couldn\'t find key (\S+)', re.IGNORECASE
 )
+
+
+_PULLING = re.compile(r"pull|ErrImage|InvalidImageName|invalid reference|ImageInspect", re.IGNORECASE)
 
 
 def statuses(pod: Pod) -> Iterable[ContainerStatus]:
@@ -27,6 +31,23 @@ def image_pull(view: View) -> Cause | None:
             if waiting and waiting.reason in _PULL:
                 said = _pull_said(view, pod) or waiting.message
                 return _image_cause(view, pod, status, waiting.reason, said)
+    return _image_said(view)
+
+
+def _image_said(view: View) -> Cause | None:
+    """The same from events alone, for a dump whose pods do not say what they wait for."""
+    for pod in view.starting:
+        said = [
+            e for e in view.said("Failed", "BackOff", "InspectFailed", pod=pod) if _PULLING.search(e.text)
+        ]
+        if said and not any(statuses(pod)):
+            return Cause(
+                code=Code.IMAGE_PULL,
+                text=f"An image of {pod.metadata.name} cannot be pulled: {said[0].text}",
+                remedy=_pull_remedy(said[0].text),
+                weight=Weight.BLOCKS,
+                evidence=(from_event(said[0]), from_event(said[-1])),
+            )
     return None
 
 
@@ -75,20 +96,20 @@ def config_missing(view: View) -> Cause | None:
     for pod in view.starting:
         for status in statuses(pod):
             waiting = status.state.waiting
-            if waiting and waiting.reason == "CreateContainerConfigError":
+            if waiting and waiting.reason == "CreateContainerConfigError" and CONFIG.search(waiting.message):
                 return _config_cause(view, pod, waiting.message)
     for pod in view.starting:
         absent = _absent(view, pod)
-        events = [e for e in view.said("FailedMount", "Failed", pod=pod) if _CONFIG.search(e.text)]
+        events = [e for e in view.said("FailedMount", "Failed", pod=pod) if CONFIG.search(e.text)]
         if absent or events:
             return _config_cause(view, pod, events[-1].text if events else f"{absent} not found")
     return None
 
 
 def _config_cause(view: View, pod: Pod, said: str) -> Cause:
-    found = _CONFIG.search(said)
+    found = CONFIG.search(said)
     what = _absent(view, pod) or (f"{found[1]} {found[2]}" if found and found[1] else said)
-    events = [event for event in view.said("FailedMount", "Failed", pod=pod) if _CONFIG.search(event.text)]
+    events = [event for event in view.said("FailedMount", "Failed", pod=pod) if CONFIG.search(event.text)]
     return Cause(
         code=Code.CONFIG_MISSING,
         text=f"The pods need {what}, which is not in namespace {view.namespace}: {said}",
@@ -133,7 +154,7 @@ def mount_failed(view: View) -> Cause | None:
     """A volume does not come to the node or is not mounted there, whatever else seems to be going on."""
     for pod in view.starting:
         events = view.said("FailedMount", "FailedAttachVolume", "FailedMapVolume", pod=pod)
-        telling = [event for event in events if not _CONFIG.search(event.text)]
+        telling = [event for event in events if not CONFIG.search(event.text)]
         if telling:
             return _mount_cause(pod, telling)
     return None

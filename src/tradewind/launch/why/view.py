@@ -7,7 +7,8 @@ import re
 from tradewind.errors import NotFoundError, SpecError
 from tradewind.launch.why.cause import Evidence, fact
 from tradewind.launch.why.dump import World
-from tradewind.launch.why.kinds import Condition, Event, Job, Pod, PodGroup, Workload
+from tradewind.launch.why.kinds import Event, Job, PodGroup, Workload
+from tradewind.launch.why.pods import Condition, Pod
 
 RUN_LABEL = "tradewind.dev/run"
 _INDEX = "batch.kubernetes.io/job-completion-index"

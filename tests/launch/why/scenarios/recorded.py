@@ -136,6 +136,93 @@ def volcano_gang() -> Object:
     return dump(told, group, node("a"), node("b"), *(pod(i, {"phase": "Pending"}) for i in range(3)))
 
 
+def event(kind: str, name: str, reason: str, message: str, second: int = 10) -> Object:
+    """A warning about the job or a pod."""
+    about = {"kind": kind, "namespace": "team", "name": name}
+    said = {"type": "Warning", "reason": reason, "message": message, "lastTimestamp": T.format(second)}
+    metadata = {"name": f"{name}.{second}", "namespace": "team"}
+    return {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about} | said
+
+
+def failed(name: str, second: int) -> Object:
+    """A pod of index 0 that ended with a bare exit code."""
+    ended = {"exitCode": 1, "reason": "Error", "finishedAt": T.format(second)}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "main", "state": {"terminated": ended}}]}
+    found = pod(0, status, nodeName="a")
+    found["metadata"] |= {"name": f"train-0-{name}", "uid": name, "creationTimestamp": T.format(second - 1)}
+    return found
+
+
+def selector_beside_a_control_plane() -> Object:
+    said = (
+        "0/4 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+        "3 node(s) didn't match Pod's node affinity/selector. preemption: 0/4 nodes are available"
+    )
+    return dump(job(), pod(0, refused(said), nodeSelector={"gpu-type": "h200"}))
+
+
+def full_beside_other_pools() -> Object:
+    said = (
+        "0/40 nodes are available: 2 Insufficient nvidia.com/gpu, 30 node(s) didn't match Pod's node "
+        "affinity/selector, 8 node(s) had untolerated taint(s)."
+    )
+    return dump(job(), pod(0, refused(said), nodeSelector={"pool": "research"}))
+
+
+def tainted_gpus_by_the_message() -> Object:
+    said = "0/5 nodes are available: 1 node(s) were unschedulable, 4 node(s) had untolerated taint {team: serving}."
+    return dump(job(), pod(0, refused(said)))
+
+
+def image_by_events_alone() -> Object:
+    name = "train-0-abcd0"
+    first = 'Failed to pull image "train:1": rpc error: code = NotFound desc = manifest unknown'
+    return dump(
+        job(),
+        node("a"),
+        pod(0, {"phase": "Pending"}, nodeName="a"),
+        event("Pod", name, "Failed", first, 10),
+        event("Pod", name, "BackOff", 'Back-off pulling image "train:1"', 20),
+    )
+
+
+REFUSED = 'Error creating: pods "train-0-x" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu={}, used: requests.nvidia.com/gpu={}, limited: requests.nvidia.com/gpu=8'
+
+
+def quota_by_the_event_alone() -> Object:
+    return dump(job(), event("Job", "train", "FailedCreate", REFUSED.format(8, 8)))
+
+
+def quota_too_small_by_the_event_alone() -> Object:
+    return dump(job(gpus=16), event("Job", "train", "FailedCreate", REFUSED.format(16, 0)))
+
+
+def gang_by_the_group_alone() -> Object:
+    group = {"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup"}
+    group["metadata"] = {"name": "train", "namespace": "team"}
+    group["spec"] = {"schedulingPolicy": {"gang": {"minCount": 4}}}
+    said = "pod group is unschedulable, minCount (4) cannot be satisfied: 2 scheduled, 1 remaining"
+    group["status"] = {
+        "conditions": [condition("PodGroupInitiallyScheduled", "False", "Unschedulable", said)]
+    }
+    member = {"schedulingGroup": {"podGroupName": "train"}}
+    short = refused("0/9 nodes are available: 9 Insufficient nvidia.com/gpu.")
+    return dump(job(4), group, *(pod(i, short, **member) for i in range(4)))
+
+
+def failing_and_tried_again() -> Object:
+    again = pod(0, {"phase": "Running"}, nodeName="a")
+    again["metadata"]["creationTimestamp"] = T.format(50)
+    return dump(job(), node("a"), failed("aaaaa", 10), failed("bbbbb", 30), again)
+
+
+def image_that_runs_as_root() -> Object:
+    said = "container has runAsNonRoot and image will run as root"
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": said}}
+    status = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": waiting}]}
+    return dump(job(), node("a"), pod(0, status, nodeName="a"))
+
+
 SCENARIOS: dict[Callable[[], Object], str] = {
     kueue_has_no_quota_left: "queue-waiting",
     kueue_never_grants_it: "never-fits",
@@ -148,4 +235,13 @@ SCENARIOS: dict[Callable[[], Object], str] = {
     other_namespaces_not_in_the_dump: "no-capacity",
     events_have_expired: "quota-exceeded",
     volcano_gang: "gang-incomplete",
+    selector_beside_a_control_plane: "node-selector",
+    full_beside_other_pools: "no-capacity",
+    tainted_gpus_by_the_message: "taint",
+    image_by_events_alone: "image-pull",
+    quota_by_the_event_alone: "quota-exceeded",
+    quota_too_small_by_the_event_alone: "never-fits",
+    gang_by_the_group_alone: "gang-incomplete",
+    failing_and_tried_again: "user-error",
+    image_that_runs_as_root: "user-error",
 }
