@@ -65,15 +65,15 @@ def test_nulls_are_absent_fields(make: Callable[[], Any]) -> None:
     [
         ("", "is not JSON"),
         ("kind: List", "is not JSON"),
-        ("[1]", "expected an object of kind List, got list"),
-        ('{"kind": "List", "items": {}}', "items: expected a list, got dict"),
-        ('{"kind": "List", "items": [7]}', "items[0]: expected an object, got int"),
+        ("[1]", "is no List of objects (Expected `object`, got `array`)"),
+        ('{"kind": "List", "items": {}}', "`$.items`"),
+        ('{"kind": "List", "items": [7]}', "items[0] (no kind): Expected `object`, got `int`"),
         (
             '{"kind": "List", "items": [{"kind": "Secret"}, {"kind": "Pod", "spec": {"nodeName": 5}}]}',
             "items[1] (Pod)",
         ),
         ('{"kind": "List", "items": [{"kind": "Pod", "spec": {"nodeName": 5}}]}', "spec.nodeName"),
-        ("[" * 100_000, "is not JSON"),
+        ('{"a":' * 100_000, "is not JSON"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, named: str) -> None:

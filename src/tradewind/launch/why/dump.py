@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tradewind.errors import SpecError
-from tradewind.launch.why.kinds import KINDS
+from tradewind.launch.why.kinds import KINDS, Node
 from tradewind.launch.why.pods import Object
 
 LIMIT_MIB = 512
@@ -27,6 +27,7 @@ class World:
         self._by_kind: dict[str, list[Object]] = {}
         for item in objects:
             self._by_kind.setdefault(item.kind, []).append(item)
+        self.nodes = {node.metadata.name: node for node in self.all(Node)}
 
     def all(self, kind: type[T], namespace: str | None = None) -> list[T]:
         """The objects of a kind, in the order of the dump."""
@@ -59,6 +60,17 @@ def read_dump(path: str) -> World:
         ) from None
 
 
+class _Listing(msgspec.Struct):
+    """A list of objects, not looked into yet."""
+
+    kind: str = ""
+    items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Head(msgspec.Struct):
+    kind: str | None = None
+
+
 def decode_dump(data: bytes, source: str) -> World:
     """The objects in a `List`; raises SpecError that names the place in it."""
     if len(data) > LIMIT_MIB << 20:
@@ -66,53 +78,39 @@ def decode_dump(data: bytes, source: str) -> World:
             f"{source}: larger than {LIMIT_MIB} MiB; ask kubectl for one namespace and the nodes only"
         )
     try:
-        items = msgspec.json.decode(data)
+        listing = msgspec.json.decode(data, type=_Listing)
+    except msgspec.ValidationError as error:
+        raise SpecError(f"{source}: is no List of objects ({error}); write it with {KUBECTL}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"{source}: is not JSON ({error}); write it with {KUBECTL}") from None
-    return World(
-        [known for index, item in enumerate(_items(items, source)) if (known := _read(item, index, source))]
-    )
+    if listing.items is msgspec.UNSET:
+        listing.items = [msgspec.Raw(data)]
+    default = listing.kind.removesuffix("List")
+    read = (_read(item, default, index, source) for index, item in enumerate(listing.items or ()))
+    return World([known for known in read if known])
 
 
-def _items(decoded: Any, source: str) -> list[Any]:
-    """The objects of a list; a lone object is a list of one."""
-    if not isinstance(decoded, dict):
-        raise SpecError(
-            f"{source}: expected an object of kind List, got {type(decoded).__name__}; write it with {KUBECTL}"
-        )
-    if "items" not in decoded:
-        return [decoded]
-    items = decoded["items"]
-    if items is None:
-        return []
-    if not isinstance(items, list):
-        raise SpecError(f"{source}: items: expected a list, got {type(items).__name__}")
-    return _typed(items, str(decoded.get("kind", "")))
-
-
-def _typed(items: list[Any], kind: str) -> list[Any]:
-    """Members of a `PodList` say nothing about their kind."""
-    if kind in ("", "List") or not kind.endswith("List"):
-        return items
-    return [{"kind": kind.removesuffix("List")} | item if isinstance(item, dict) else item for item in items]
-
-
-def _read(item: Any, index: int, source: str) -> Object | None:
-    if not isinstance(item, dict):
-        raise SpecError(f"{source}: items[{index}]: expected an object, got {type(item).__name__}")
-    kind = item.get("kind")
-    known = KINDS.get(kind) if isinstance(kind, str) else None
-    if known is None:
-        return None
+def _read(item: msgspec.Raw, default: str, index: int, source: str) -> Object | None:
+    """One object; members of a `PodList` say nothing about their kind, which is then `default`."""
+    kind = default
     try:
-        return msgspec.convert(_without_nulls(item), known)
-    except (msgspec.ValidationError, RecursionError) as error:
+        kind = msgspec.json.decode(item, type=_Head).kind or default
+        return _decode(item, kind, KINDS[kind]) if kind in KINDS else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = str(error).replace("`$", f"`items[{index}]")
-        raise SpecError(f"{source}: items[{index}] ({kind}): {text}") from None
+        raise SpecError(f"{source}: items[{index}] ({kind or 'no kind'}): {text}") from None
+
+
+def _decode(item: msgspec.Raw, kind: str, known: type[Object]) -> Object:
+    """Go prints an empty list as null; here that is the same as absent, and seldom needed."""
+    try:
+        found = msgspec.json.decode(item, type=known)
+    except msgspec.ValidationError:
+        found = msgspec.convert(_without_nulls(msgspec.json.decode(item)), known)
+    return found if found.kind else msgspec.structs.replace(found, kind=kind)
 
 
 def _without_nulls(value: Any) -> Any:
-    """Go prints an empty list as null; here that is the same as absent."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):

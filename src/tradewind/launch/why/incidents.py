@@ -11,7 +11,7 @@ import msgspec
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import Bar, bars
-from tradewind.launch.why.kinds import Event, Node, PodGroup
+from tradewind.launch.why.kinds import Event, PodGroup
 from tradewind.launch.why.pods import ContainerStatus, Pod, Terminated
 from tradewind.launch.why.startup import CONFIG, statuses
 from tradewind.launch.why.view import View, condition, from_condition, from_event, index_of
@@ -156,7 +156,7 @@ def _on_lost_node(view: View, pod: Pod) -> Incident | None:
     name = pod.spec.node_name
     if not name or pod.status.phase in ("Succeeded", "Failed") or not is_lost(view, name):
         return None
-    node = next((node for node in view.world.all(Node) if node.metadata.name == name), None)
+    node = view.world.nodes.get(name)
     ready = condition(node.status.conditions, "Ready") if node else None
     since = ready.last_transition_time if ready else ""
     evidence = (
@@ -171,10 +171,9 @@ def is_lost(view: View, name: str, said: str = "") -> bool:
     """Whether a node is away: gone from the cluster, or not ready."""
     if "unreachable" in said or "not-ready" in said:
         return True
-    nodes = {node.metadata.name: node for node in view.world.all(Node)}
-    if not nodes or not name:
+    if not view.world.nodes or not name:
         return False
-    node = nodes.get(name)
+    node = view.world.nodes.get(name)
     ready = condition(node.status.conditions, "Ready") if node else None
     return (
         node is None
@@ -316,11 +315,12 @@ def _incident(view: View, pod: Pod, code: Code, time: str, text: str, evidence: 
 def _replaced(view: View, pod: Pod) -> bool:
     """Whether another pod does this one's work now, or has done it; the next try of a series has not yet."""
     index = index_of(pod)
-    if sum(index_of(other) == index and _failed_by_itself(other) for other in view.pods) > 1:
-        return any(index_of(other) == index and other.status.phase == "Succeeded" for other in view.pods)
+    same = view.by_index[index]
+    if sum(map(_failed_by_itself, same)) > 1:
+        return any(other.status.phase == "Succeeded" for other in same)
     if index == pod.metadata.name:
         return not view.missing and len(view.running) >= view.wanted > 0
-    return any(other is not pod and index_of(other) == index and _works(view, other) for other in view.pods)
+    return any(other is not pod and _works(view, other) for other in same)
 
 
 def _failed_by_itself(pod: Pod) -> bool:
@@ -328,14 +328,15 @@ def _failed_by_itself(pod: Pod) -> bool:
 
 
 def _index_works(view: View, index: str) -> bool:
-    same = [pod for pod in view.pods if index_of(pod) == index]
+    same = view.by_index.get(index, [])
     return any(_works(view, pod) for pod in same) or (not same and 0 < view.wanted <= len(view.running))
 
 
 def _works(view: View, pod: Pod) -> bool:
     if pod.status.phase == "Succeeded":
         return True
-    return pod in view.running and not is_lost(view, pod.spec.node_name)
+    is_running = pod.status.phase == "Running" and not pod.metadata.deletion_timestamp
+    return is_running and not is_lost(view, pod.spec.node_name)
 
 
 def _last_line(message: str) -> str:

@@ -97,17 +97,25 @@ class View:
             if pod.status.phase not in ("Succeeded", "Failed") and not pod.metadata.deletion_timestamp
         ]
 
-    @property
+    @functools.cached_property
     def unplaced(self) -> list[Pod]:
         """Pods that no node was found for."""
         return [pod for pod in self.alive if not pod.spec.node_name]
 
-    @property
+    @functools.cached_property
     def starting(self) -> list[Pod]:
         """Pods on a node that do not run yet."""
         return [pod for pod in self.alive if pod.spec.node_name and pod.status.phase != "Running"]
 
-    @property
+    @functools.cached_property
+    def by_index(self) -> dict[str, list[Pod]]:
+        """The pods that had, one after the other, the same completion index."""
+        found: dict[str, list[Pod]] = {}
+        for pod in self.pods:
+            found.setdefault(index_of(pod), []).append(pod)
+        return found
+
+    @functools.cached_property
     def running(self) -> list[Pod]:
         return [pod for pod in self.alive if pod.status.phase == "Running"]
 
