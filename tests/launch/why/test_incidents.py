@@ -122,3 +122,34 @@ def test_a_pod_on_a_silent_node_does_not_run() -> None:
     assert found.causes[0].code == "node-lost"
     assert found.causes[0].evidence[0].object == "node/b"
     assert found.causes[0].evidence[0].time == at(3)
+
+
+def test_what_healed_is_not_the_root_of_what_came_later() -> None:
+    """An old failure whose index runs again does not hide that another pod was preempted since."""
+    found = explained(
+        failed(1, 5, "KeyError: 'user'"),
+        running(1, "train-1-zzzzz"),
+        disrupted(0, 9, "PreemptionByScheduler"),
+        pod(2, {"phase": "Pending"}),
+        hosts=3,
+        ended=False,
+    )
+    assert found.causes[0].code == "preempted"
+
+
+def test_who_took_the_place_is_named() -> None:
+    """The uid in the scheduler's message leads to the pod that preempted, or to the gang's."""
+    urgent = {"apiVersion": "v1", "kind": "Pod", "spec": {"priority": 1000}, "status": {"phase": "Running"}}
+    owner = {"kind": "Job", "name": "urgent", "uid": "u"}
+    urgent["metadata"] = {
+        "name": "urgent-0-abcde",
+        "namespace": "prod",
+        "uid": "12-34",
+        "ownerReferences": [owner],
+    }
+    gone = {"kind": "Pod", "namespace": "team", "name": "train-0-fghij"}
+    said = {"reason": "Preempted", "message": "Preempted by pod 12-34 on node a", "lastTimestamp": at(5)}
+    event = {"kind": "Event", "metadata": {"namespace": "team"}, "involvedObject": gone} | said
+    found = explained(urgent, event, pod(0, {"phase": "Pending"}), hosts=1, ended=False)
+    assert found.causes[0].code == "preempted"
+    assert "by prod/job/urgent of priority 1000" in found.causes[0].text

@@ -37,7 +37,8 @@ def deadline(view: View) -> Cause | None:
     )
     return Cause(
         code=Code.DEADLINE,
-        text=f"The job was ended by its deadline of {limit} s (activeDeadlineSeconds), which counts waiting too.",
+        text=f"The job was ended by its deadline{f' of {limit} s' if limit else ''} (activeDeadlineSeconds), "
+        "which counts waiting too.",
         remedy="Raise or remove activeDeadlineSeconds; what else is listed here may have used the time up.",
         weight=Weight.ENDED + 0.01,
         evidence=(found, fact(view.job.ref, "spec.activeDeadlineSeconds", limit)),
@@ -113,11 +114,11 @@ def unreachable(view: View) -> Cause | None:
         said = fact(view.job.ref, "spec.template.spec.subdomain", spec.subdomain)
         return _unreachable(f"there is no Service {spec.subdomain}, so the pods' names do not resolve", said)
     names = labels | (view.pods[0].metadata.labels if view.pods else {})
-    for policy in view.world.all(NetworkPolicy, view.namespace):
-        if _isolates(policy, names):
-            said = fact(policy.ref, "spec", "selects the pods and lets no other pod in")
-            return _unreachable(f"NetworkPolicy {policy.metadata.name} lets none of their peers in", said)
-    return None
+    policies = [each for each in view.world.all(NetworkPolicy, view.namespace) if _governs(each, names)]
+    if not policies or any(_lets_in(policy, names) for policy in policies):
+        return None
+    said = fact(policies[0].ref, "spec", "selects the pods and lets no other pod in")
+    return _unreachable(f"NetworkPolicy {policies[0].metadata.name} lets none of their peers in", said)
 
 
 def _unreachable(why: str, evidence: Evidence) -> Cause:
@@ -139,15 +140,19 @@ def _no_service(view: View, name: str) -> bool:
     )
 
 
-def _isolates(policy: NetworkPolicy, labels: dict[str, str]) -> bool:
-    spec = policy.spec
-    if spec.policy_types and "Ingress" not in spec.policy_types:
-        return False
-    lets_in = any(
-        not rule.from_ or any(peer.pod_selector and selects(peer.pod_selector, labels) for peer in rule.from_)
-        for rule in spec.ingress
+def _governs(policy: NetworkPolicy, labels: dict[str, str]) -> bool:
+    """Whether pods with these labels are reached only by whom a policy lets in."""
+    types = policy.spec.policy_types
+    return (not types or "Ingress" in types) and selects(policy.spec.pod_selector, labels)
+
+
+def _lets_in(policy: NetworkPolicy, labels: dict[str, str]) -> bool:
+    """Whether pods with these labels may come in; namespaces and addresses are given the benefit of the doubt."""
+    return any(
+        not rule.from_
+        or any(peer.pod_selector is None or selects(peer.pod_selector, labels) for peer in rule.from_)
+        for rule in policy.spec.ingress
     )
-    return selects(spec.pod_selector, labels) and not lets_in
 
 
 def running(view: View) -> Cause | None:
