@@ -146,3 +146,18 @@ def test_text_from_a_dump_cannot_steer_a_terminal() -> None:
     found = explain(decode_dump(json.dumps(spoiled).encode(), "d"), "job/train")
     assert "\x1b" not in found.causes[0].evidence[0].value
     assert "\x1b" not in found.causes[0].text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("word", ["NCCL", "Store ", "gloo ", "requested: a=b,", "1 node(s) ", 'configmap "'])
+def test_endless_messages_cost_nothing(word: str) -> None:
+    """A message of megabytes, made to have the search for known sayings start over and over, is looked at in part."""
+    long = word * 400_000
+    spoiled = recorded.failing_and_tried_again()
+    ended = spoiled["items"][2]["status"]["containerStatuses"][0]["state"]["terminated"]
+    ended["message"] = long
+    spoiled["items"].append(recorded.pod(1, recorded.refused(long)))
+    spoiled["items"].append(recorded.event("Job", "train", "FailedCreate", long))
+    spoiled["items"][0]["spec"]["parallelism"] = 5
+    spoiled["items"][0]["spec"]["completions"] = 5
+    assert explain(decode_dump(json.dumps(spoiled).encode(), "d"), "job/train").causes

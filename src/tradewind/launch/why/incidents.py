@@ -54,9 +54,9 @@ _DISRUPTIONS = {
     "DeletionByPodGC": Code.NODE_LOST,
 }
 _RENDEZVOUS = re.compile(
-    r"rendezvous|\bgloo\b.*(connect|timed? ?out)|connectFullMesh|ncclRemoteError|ncclSystemError|bootstrap\w*(Connect|\.cc)"
-    r"|socketStartConnect|NCCL.*(connect|unreachable|No route|Connection refused)|(TCPStore|c10d|Store).*(timed? ?out|connect)"
-    r"|DistNetworkError|DistStoreError|(could not|cannot) (resolve|connect to) .*(MASTER|master|coordinator)"
+    r"rendezvous|\bgloo\b.{0,300}(connect|timed? ?out)|connectFullMesh|ncclRemoteError|ncclSystemError|bootstrap\w*(Connect|\.cc)"
+    r"|socketStartConnect|NCCL.{0,300}(connect|unreachable|No route|Connection refused)|(TCPStore|c10d|Store).{0,300}(timed? ?out|connect)"
+    r"|DistNetworkError|DistStoreError|(could not|cannot) (resolve|connect to) .{0,300}(MASTER|master|coordinator)"
     r"|Temporary failure in name resolution|Name or service not known|No route to host",
     re.IGNORECASE | re.DOTALL,
 )
@@ -203,30 +203,30 @@ def _ended(view: View, pod: Pod, status: ContainerStatus, ended: Terminated) -> 
     code = code_of(ended, looping=is_looping(status))
     how = _SIGNALS.get(ended.exit_code, "")
     how = f"exit code {ended.exit_code}{f' ({how})' if how else ''}"
-    last = _last_line(ended.message)
+    last = _last_line(ended.text)
     again = f", restarted {status.restart_count} times" if status.restart_count else ""
     text = f"Container {status.name} of pod {pod.metadata.name} ended with {how}, {ended.reason or 'Error'}{again}"
     place = "state" if status.state.terminated else "lastState"
     evidence = fact(pod.ref, f"status.containerStatuses[{status.name}].{place}.terminated",
-                    f"{how} {ended.reason} {ended.message}".strip(), ended.finished_at)  # fmt: skip
+                    f"{how} {ended.reason} {ended.text}".strip(), ended.finished_at)  # fmt: skip
     found = _incident(view, pod, code, ended.finished_at, f"{text}{f': {last}' if last else ''}", evidence)
     vague = not last and 0 < ended.exit_code < 65 and ended.exit_code != ExitCode.USAGE
     calm = pod.status.phase == "Running" and status.state.running is not None and not is_looping(status)
-    secondary = bool(_PEER_LOST.search(ended.message)) and code is not Code.OUT_OF_MEMORY
+    secondary = bool(_PEER_LOST.search(ended.text)) and code is not Code.OUT_OF_MEMORY
     return msgspec.structs.replace(found, vague=vague, secondary=secondary, healed=found.healed or calm)
 
 
 def code_of(ended: Terminated, looping: bool = False) -> Code:
     """The class of one container's end."""
     if ended.reason == "OOMKilled" or re.search(
-        r"out of memory|OutOfMemoryError|^MemoryError", ended.message, re.MULTILINE
+        r"out of memory|OutOfMemoryError|^MemoryError", ended.text, re.MULTILINE
     ):
         return Code.OUT_OF_MEMORY
     if ended.exit_code == ExitCode.REQUEUE:
         return Code.PREEMPTED
-    if _RENDEZVOUS.search(ended.message) or _PEER_LOST.search(ended.message):
+    if _RENDEZVOUS.search(ended.text) or _PEER_LOST.search(ended.text):
         return Code.RENDEZVOUS
-    if ended.exit_code in (137, 143) and not ended.message and not looping:
+    if ended.exit_code in (137, 143) and not ended.text and not looping:
         return Code.KILLED
     return Code.CRASH_LOOP if looping else Code.USER_ERROR
 

@@ -2,7 +2,17 @@
 
 import msgspec
 
-from tradewind.launch.why.pods import Amount, Condition, LabelSelector, Meta, Object, Part, Pod, PodSpec
+from tradewind.launch.why.pods import (
+    TEXT_LIMIT,
+    Amount,
+    Condition,
+    LabelSelector,
+    Meta,
+    Object,
+    Part,
+    Pod,
+    PodSpec,
+)
 
 
 class Template(Part, frozen=True, kw_only=True):
@@ -89,7 +99,7 @@ class Event(Object, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """What it says."""
-        return self.message or self.note
+        return (self.message or self.note)[:TEXT_LIMIT]
 
     @property
     def time(self) -> str:

@@ -3,7 +3,7 @@
 import re
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight
-from tradewind.launch.why.pods import Pod
+from tradewind.launch.why.pods import TEXT_LIMIT, Pod
 from tradewind.launch.why.view import View, condition, from_condition, from_event
 
 _SAYINGS = (
@@ -42,7 +42,7 @@ def said_by_scheduler(view: View) -> str:
     for pod in reversed(view.unplaced):
         found = condition(pod.status.conditions, "PodScheduled")
         if found and found.message:
-            return found.message.split(" preemption:")[0]
+            return found.message[:TEXT_LIMIT].split(" preemption:")[0]
     events = view.said("FailedScheduling")
     return events[-1].text.split(" preemption:")[0] if events else ""
 

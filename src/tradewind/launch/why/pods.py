@@ -6,6 +6,10 @@ Amount = str | int | float
 """A quantity as the API prints it; YAML that people wrote may hold numbers."""
 
 
+TEXT_LIMIT = 8192
+"""Characters of a message that are looked at; the API lets through half as many, a stranger any number."""
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A piece of an object; absent and null fields have their defaults."""
 
@@ -211,6 +215,11 @@ class Terminated(Part, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
     finished_at: str = ""
+
+    @property
+    def text(self) -> str:
+        """The end of what it said."""
+        return self.message[-TEXT_LIMIT:]
 
 
 class State(Part, frozen=True, kw_only=True):

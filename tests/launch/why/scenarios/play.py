@@ -11,7 +11,7 @@ from tests.launch.why.scenarios import disturbed, kubelet, recorded, waiting
 from tests.launch.why.scenarios.scene import Scene, Step
 from tests.services.kubernetes import ControlPlane
 
-AT_ONCE = 16
+AT_ONCE = 32
 
 
 class Played(NamedTuple):
