@@ -5,8 +5,6 @@ its pods have not recovered from, and of these the earliest. So the rank whose e
 named, and not those that lost their peer a moment later.
 """
 
-import re
-
 import msgspec
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
@@ -15,6 +13,7 @@ from tradewind.launch.why.kinds import Event, PodGroup
 from tradewind.launch.why.pods import ContainerStatus, Pod, Terminated
 from tradewind.launch.why.startup import CONFIG, statuses
 from tradewind.launch.why.view import View, condition, from_condition, from_event, index_of
+from tradewind.launch.why.words import code_of, headline, lost_a_peer
 from tradewind.names import ExitCode
 
 
@@ -53,17 +52,6 @@ _DISRUPTIONS = {
     "DeletionByTaintManager": Code.EVICTED,
     "DeletionByPodGC": Code.NODE_LOST,
 }
-_RENDEZVOUS = re.compile(
-    r"rendezvous|\bgloo\b.{0,300}(connect|timed? ?out)|connectFullMesh|ncclRemoteError|ncclSystemError|bootstrap\w*(Connect|\.cc)"
-    r"|socketStartConnect|NCCL.{0,300}(connect|unreachable|No route|Connection refused)|(TCPStore|c10d|Store).{0,300}(timed? ?out|connect)"
-    r"|DistNetworkError|DistStoreError|(could not|cannot) (resolve|connect to) .{0,300}(MASTER|master|coordinator)"
-    r"|Temporary failure in name resolution|Name or service not known|No route to host",
-    re.IGNORECASE | re.DOTALL,
-)
-_PEER_LOST = re.compile(
-    r"closed by (remote )?peer|reset by peer|Broken pipe|remote process exit|communicator was aborted"
-    r"|Watchdog caught collective|recvValue failed|sendBytes failed|Socket closed"
-)
 _SIGNALS = {
     137: "SIGKILL",
     143: "SIGTERM",
@@ -203,7 +191,7 @@ def _ended(view: View, pod: Pod, status: ContainerStatus, ended: Terminated) -> 
     code = code_of(ended, looping=is_looping(status))
     how = _SIGNALS.get(ended.exit_code, "")
     how = f"exit code {ended.exit_code}{f' ({how})' if how else ''}"
-    last = _last_line(ended.text)
+    last = headline(ended.text)
     again = f", restarted {status.restart_count} times" if status.restart_count else ""
     text = f"Container {status.name} of pod {pod.metadata.name} ended with {how}, {ended.reason or 'Error'}{again}"
     place = "state" if status.state.terminated else "lastState"
@@ -212,23 +200,8 @@ def _ended(view: View, pod: Pod, status: ContainerStatus, ended: Terminated) -> 
     found = _incident(view, pod, code, ended.finished_at, f"{text}{f': {last}' if last else ''}", evidence)
     vague = not last and 0 < ended.exit_code < 65 and ended.exit_code != ExitCode.USAGE
     calm = pod.status.phase == "Running" and status.state.running is not None and not is_looping(status)
-    secondary = bool(_PEER_LOST.search(ended.text)) and code is not Code.OUT_OF_MEMORY
+    secondary = lost_a_peer(ended.text) and code is not Code.OUT_OF_MEMORY
     return msgspec.structs.replace(found, vague=vague, secondary=secondary, healed=found.healed or calm)
-
-
-def code_of(ended: Terminated, looping: bool = False) -> Code:
-    """The class of one container's end."""
-    if ended.reason == "OOMKilled" or re.search(
-        r"out of memory|OutOfMemoryError|^MemoryError", ended.text, re.MULTILINE
-    ):
-        return Code.OUT_OF_MEMORY
-    if ended.exit_code == ExitCode.REQUEUE:
-        return Code.PREEMPTED
-    if _RENDEZVOUS.search(ended.text) or _PEER_LOST.search(ended.text):
-        return Code.RENDEZVOUS
-    if ended.exit_code in (137, 143) and not ended.text and not looping:
-        return Code.KILLED
-    return Code.CRASH_LOOP if looping else Code.USER_ERROR
 
 
 def is_looping(status: ContainerStatus) -> bool:
@@ -337,11 +310,6 @@ def _works(view: View, pod: Pod) -> bool:
         return True
     is_running = pod.status.phase == "Running" and not pod.metadata.deletion_timestamp
     return is_running and not is_lost(view, pod.spec.node_name)
-
-
-def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _end_of(pod: Pod) -> str:
