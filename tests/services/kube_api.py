@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
+import msgspec
 
 Object = dict[str, Any]
 _CLUSTER_WIDE = frozenset(
@@ -55,7 +56,7 @@ class KubeApi:
         answer = self._http.request(method, path, json=body, **how)
         if answer.status_code >= 400:
             raise ApiError(answer.status_code, _message(answer.text))
-        found: Object = answer.json()
+        found: Object = msgspec.json.decode(answer.content)
         return found
 
     def get(self, path: str) -> Object:
@@ -118,7 +119,7 @@ class KubeApi:
         follow |= {"timeoutSeconds": str(max(1, round(timeout_s)))} | params
         with self._http.stream("GET", path, params=follow, timeout=timeout_s + 10) as stream:
             for line in stream.iter_lines():
-                change = json.loads(line)
+                change = msgspec.json.decode(line)
                 if change["type"] == "ERROR":
                     raise ApiError(change["object"].get("code", 0), change["object"].get("message", ""))
                 held.pop(change["object"]["metadata"]["uid"], None)

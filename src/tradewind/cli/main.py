@@ -17,6 +17,7 @@ COMMANDS = {
     "ps": ("runs:ps", "List runs, newest first."),
     "show": ("runs:show", "Show one run: attempts, failures, recovery, metrics, ledger."),
     "logs": ("runs:logs", "Print a run's logs, the first failure first; -f follows."),
+    "why": ("why:why", "Explain why a run or a Job waits or failed: causes best first."),
     "resize": ("runs:resize", "Let a run go on with another number of workers."),
     "stop": ("runs:stop", "Stop a run: checkpoint, then end."),
     "chaos": ("chaos:chaos", "Kill a run's workers again and again; count what was done."),
