@@ -85,6 +85,7 @@ def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
     assert found.code == 0, found.output
     assert found.weights == calm.weights
     check_exactly_once(found)
+    assert len(found.of("verdict")) == 1, found.output
     (verdict,) = found.of("verdict")
     assert (verdict.data["action"], verdict.data["host"], verdict.data["cause"]) == (
         "replace_host",
@@ -106,7 +107,7 @@ def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm:
     assert found.code == 0, found.output
     assert found.weights == calm.weights
     check_exactly_once(found)
-    assert {event.data["tier"] for event in found.of("resume")} == {"memory"}
+    assert {(event.rank, event.data["tier"]) for event in found.of("resume")} == {(0, "memory"), (1, "peer")}
     assert {event.data["step"] >= copied for event in found.of("resume")} == {True}
 
 

@@ -46,6 +46,23 @@ with train.distributed() as ctx:
 """
 
 
+ENDING = """
+import runpy, sys
+from tradewind.agent.harness import exit_code, leave
+sys.argv[:] = ["script.py"]
+sys.path[0] = ""
+try:
+    runpy.run_path("script.py", run_name="__main__")
+except SystemExit as error:
+    leave(exit_code(error))
+except BaseException as error:
+    sys.excepthook(type(error), error, error.__traceback__)
+    leave(1)
+leave(0)
+"""
+"""Runs the script and ends as a worker of an agent does: an interpreter that takes torch's threads apart may abort."""
+
+
 def free_port() -> int:
     """A port nobody listens on now."""
     with socket.socket() as probe:
@@ -72,7 +89,7 @@ def run(folder: Path, world: int, *, script: str = SCRIPT, **extra: str) -> list
         journal = {names.ENV_JOURNAL: str(folder / f"rank{rank}.jsonl")}
         workers.append(
             subprocess.Popen(
-                [sys.executable, "-W", "error", "script.py"],
+                [sys.executable, "-W", "error", "-c", ENDING],
                 cwd=folder,
                 env=environment(rank, world, port, **journal, **extra),
                 stdout=subprocess.PIPE,

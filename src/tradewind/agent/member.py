@@ -129,13 +129,14 @@ class Member:
     def _wait(self) -> None:
         """Sleep until something happens, and take it in; LinkLost when the leader is silent for too long."""
         assert self._link is not None
-        lease = self._link.heard_at + LEASE_S
-        self._wait_once(lease)
-        now = time.monotonic()
-        if now > lease + LEASE_S:
-            self._link.heard_at = now  # This process did not get to listen.
-        elif self._link is not None and now > self._link.heard_at + LEASE_S:
-            raise LinkLost(f"silent for {LEASE_S:g} s")
+        self._wait_once(self._link.heard_at + LEASE_S)
+        if self._is_silent():
+            self._wait_once(0.0)  # What came while a worker was started has not been read yet.
+            if self._is_silent():
+                raise LinkLost(f"silent for {LEASE_S:g} s")
+
+    def _is_silent(self) -> bool:
+        return self._link is not None and time.monotonic() > self._link.heard_at + LEASE_S
 
     def _wait_once(self, until: float) -> None:
         alarm = until if self._files_at is None else min(until, self._files_at)

@@ -209,7 +209,10 @@ def test_a_lost_node_is_left_for_another(cluster: Cluster, calm: Finished) -> No
     cluster.submit(PLAN="WAIT=20", EVERY="4")
     cluster.wait_for("checkpoint")
     lost = cluster.node_of(cluster.pod(1))
-    lost.close()  # As a cloud does: the machine is gone, and its node is taken out.
+    lost.lose()
+    taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+    # As whoever has seen that the machine is off says it; without that word nobody may take its pods for gone.
+    cluster.api.patch(f"/api/v1/nodes/{lost.name}", {"spec": {"taints": [taint]}})
     cluster.wait_for("host_came", 2)
     assert cluster.node_of(cluster.pod(1)) is not lost
     cluster.go_on()
