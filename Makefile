@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: $(STAMP)   ## train, kill, recover, evaluate, package, serve, overload: the main job
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python recipes/recommender/demo.py $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m recipes.recommender.demo $(ARGS)
 
 test: $(STAMP) system  ## all tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
