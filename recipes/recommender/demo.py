@@ -64,7 +64,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--data", default="ml-100k", help="ml-100k, synthetic, or a Parquet or CSV event log")
     parser.add_argument(
-        "--epochs", type=int, default=0, help="epochs of each model (default: the recipe's own)"
+        "--epochs",
+        type=int,
+        default=10,
+        help="epochs of each model, at most (default 10; 0: the recipe's own 20)",
     )
     parser.add_argument("--slo", default="50ms", help="latency budget of the endpoint")
     parser.add_argument("--port", type=int, default=8765, help="port of the endpoint, on loopback")
@@ -192,7 +195,10 @@ def endpoint(args: argparse.Namespace) -> Iterator[None]:
     """`tradewind serve recommender@production`, ready, and drained at the end."""
     words = ["serve", "recommender@production", "--slo", args.slo, "--port", str(args.port)]
     print("$ tradewind " + " ".join(words), flush=True)
-    process = subprocess.Popen(["tradewind", *words])
+    log = args.out / "serve.log"
+    print(f"(a line for each request goes to {log})", flush=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(["tradewind", *words], stdout=output, stderr=subprocess.STDOUT)
     try:
         await_ready(process, args.port)
         yield
@@ -200,7 +206,7 @@ def endpoint(args: argparse.Namespace) -> Iterator[None]:
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=60)
     if code:
-        sys.exit(f"demo: the endpoint ended with {code} after SIGTERM")
+        sys.exit(f"demo: the endpoint ended with {code} after SIGTERM; see {args.out / 'serve.log'}")
 
 
 def await_ready(process: subprocess.Popen[Any], port: int) -> None:
@@ -215,7 +221,7 @@ def await_ready(process: subprocess.Popen[Any], port: int) -> None:
             except httpx2.TransportError:
                 pass  # not listening yet
             time.sleep(0.1)
-    sys.exit(f"demo: the endpoint ended with {process.returncode} before it was ready")
+    sys.exit(f"demo: the endpoint ended with {process.returncode} before it was ready; see its serve.log")
 
 
 if __name__ == "__main__":
