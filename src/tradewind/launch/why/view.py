@@ -4,13 +4,13 @@ import difflib
 import functools
 import re
 
+from tradewind import names
 from tradewind.errors import NotFoundError, SpecError
 from tradewind.launch.why.cause import Evidence, fact
 from tradewind.launch.why.dump import World
 from tradewind.launch.why.kinds import Event, Job, PodGroup, Workload
 from tradewind.launch.why.pods import Condition, Pod
 
-RUN_LABEL = "tradewind.dev/run"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _JOB_NAMES = ("batch.kubernetes.io/job-name", "job-name")
 
@@ -20,10 +20,10 @@ def find_job(world: World, ref: str, namespace: str | None = None) -> Job:
     jobs, name = world.all(Job, namespace), ref.removeprefix("job/")
     found = [job for job in jobs if job.metadata.name == name]
     if not found and not ref.startswith("job/"):
-        found = [job for job in jobs if job.metadata.labels.get(RUN_LABEL, "").startswith(ref or "?")]
+        found = [job for job in jobs if job.metadata.labels.get(names.LABEL_RUN, "").startswith(ref or "?")]
     if not found:
         raise NotFoundError(f"{ref}: {_nearest(name, [job.metadata.name for job in jobs])}")
-    if len({job.metadata.labels.get(RUN_LABEL) for job in found if job.metadata.name != name}) > 1:
+    if len({job.metadata.labels.get(names.LABEL_RUN) for job in found if job.metadata.name != name}) > 1:
         raise SpecError(f"{ref}: several runs begin so; give more of the id")
     if len({job.metadata.namespace for job in found}) > 1:
         places = ", ".join(sorted({job.metadata.namespace for job in found}))
