@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from tradewind.agent.job import Job, free_port, worker_environment
@@ -62,7 +63,6 @@ class LocalHost:
         self.workers: dict[int, LocalWorker] = {}
         """By local rank."""
         self._standby = standby
-        self._interface = interface_of(address)
 
     @property
     def name(self) -> str:
@@ -73,18 +73,13 @@ class LocalHost:
         return {local: worker for local, worker in self.workers.items() if worker.parked}
 
     def start(self, place: Place) -> LocalWorker:
-        log = self.job.log(place.attempt, place.rank)
-        make_folder(log)
-        make_folder(self.job.journal(place.attempt, place.rank))
-        worker = self._standby.fork(self.job, place, self._environment(place), log)
+        worker = self._standby.fork(self.job, place, self._environment(place), self._log(place))
         self.workers[place.local_rank] = worker
         return worker
 
     def enter(self, place: Place) -> LocalWorker:
-        worker, log = self.workers[place.local_rank], self.job.log(place.attempt, place.rank)
-        make_folder(log)
-        make_folder(self.job.journal(place.attempt, place.rank))
-        worker.enter(place, self._environment(place), log)
+        worker = self.workers[place.local_rank]
+        worker.enter(place, self._environment(place), self._log(place))
         return worker
 
     def release(self, keep: Collection[int]) -> None:
@@ -94,11 +89,18 @@ class LocalHost:
     def ports(self) -> tuple[int, int]:
         return free_port(self.address), free_port(self.address)
 
+    def _log(self, place: Place) -> Path:
+        """Where a worker's output goes; the folders of its files are there from now on."""
+        log = self.job.log(place.attempt, place.rank)
+        make_folder(log)
+        make_folder(self.job.journal(place.attempt, place.rank))
+        return log
+
     def _environment(self, place: Place) -> dict[str, str]:
         env = worker_environment(self.job, place, os.environ)
-        if place.hosts > 1 and self._interface:
+        if place.hosts > 1 and (interface := interface_of(self.address)):
             # Gloo would otherwise listen where the host's name resolves to, which need not be reachable.
-            env.setdefault("GLOO_SOCKET_IFNAME", self._interface)
+            env.setdefault("GLOO_SOCKET_IFNAME", interface)
         return env
 
 

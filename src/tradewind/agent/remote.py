@@ -57,9 +57,6 @@ class RemoteWorker(Worker):
     def _break_out(self) -> None:
         self.host.say(wire.Break(self.serial))
 
-    def discard(self) -> None:
-        """Nothing by itself: a host is told which of its workers to keep."""
-
     def sign(self) -> Sign | None:
         return self.host.signs.get(self.serial)
 

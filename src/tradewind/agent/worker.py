@@ -80,10 +80,6 @@ class Worker(abc.ABC):
     def _break_out(self) -> None: ...
 
     @abc.abstractmethod
-    def discard(self) -> None:
-        """Let go of it: kill it if it still waits for a next group, and watch it no more."""
-
-    @abc.abstractmethod
     def sign(self) -> Sign | None:
         """What it shows of itself now, if that is known."""
 
@@ -155,6 +151,7 @@ class LocalWorker(Worker):
         return self.exit_code
 
     def discard(self) -> None:
+        """Let go of it: kill it if it still waits for a next group, and watch it no more."""
         if self.running:
             self.send(signal.SIGKILL)
         os.close(self.pidfd)
