@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.agent import training
@@ -67,6 +66,14 @@ class Fleet:
         self.agents[index].send_signal(signal.SIGKILL)
         self.agents[index].wait()
 
+    def replace(self, index: int) -> None:
+        """A host and its memory are lost; once the others wait for it, workers may go on and a new one comes."""
+        self.kill(index)
+        self.forget(index)
+        self.wait_for("waiting", 2)
+        training.go_on(self.folder)
+        self.start(index)
+
     def events(self, kind: str | None = None) -> list[Event]:
         """What was recorded so far."""
         if not (self.folder / "home" / "store.db").exists():
@@ -76,10 +83,9 @@ class Fleet:
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Return once so many events of a kind were recorded."""
-        deadline = time.monotonic() + 120
-        while len(self.events(kind)) < count:
-            assert time.monotonic() < deadline, f"fewer than {count} of {kind}\n{self.said()}"
-            time.sleep(0.05)
+        training.wait_until(
+            lambda: len(self.events(kind)) >= count, lambda: f"fewer than {count} of {kind}\n{self.said()}"
+        )
 
     def memory(self, index: int) -> Path:
         """The shared memory of a host's workers."""
@@ -88,10 +94,11 @@ class Fleet:
     def wait_for_copy(self) -> int:
         """The newest step of host 1's that host 0 holds, once it holds one and all workers WAIT."""
         self.wait_for("step", 2)
-        deadline = time.monotonic() + 120
-        while not (copies := sorted(self.memory(0).glob("mirror/local0-*.image"))):
-            assert time.monotonic() < deadline, f"no copy\n{self.said()}"
-            time.sleep(0.05)
+        copies: list[Path] = []
+        found = self.memory(0) / "mirror"
+        training.wait_until(
+            lambda: copies.extend(found.glob("local0-*.image")) or copies, lambda: f"no copy\n{self.said()}"
+        )
         return max(int(path.stem.rsplit("-", 1)[1]) for path in copies)
 
     def forget(self, index: int) -> None:

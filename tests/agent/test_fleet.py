@@ -76,11 +76,7 @@ def test_a_lost_host_is_waited_for(fleet: Start, calm: Finished) -> None:
     """A host that dies is named, the other stays, and the run goes on when one comes in its place."""
     running = fleet(PLAN="WAIT=20", EVERY="4")
     running.wait_for("checkpoint")
-    running.kill(1)
-    running.forget(1)
-    running.wait_for("waiting", 2)
-    training.go_on(running.folder)
-    running.start(1)
+    running.replace(1)
     found = running.finish()
     assert found.code == 0, found.output
     assert found.weights == calm.weights
@@ -98,11 +94,7 @@ def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm:
     """With nothing on disk a new host gets from the other host what it holds of the lost one, and all go on there."""
     running = fleet(PLAN="WAIT=20")
     copied = running.wait_for_copy()
-    running.kill(1)
-    running.forget(1)
-    running.wait_for("waiting", 2)
-    training.go_on(running.folder)
-    running.start(1)
+    running.replace(1)
     found = running.finish()
     assert found.code == 0, found.output
     assert found.weights == calm.weights

@@ -1,7 +1,6 @@
 """Losing workers: what is kept, what is done again, and what the run says about it; with real processes."""
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,10 +108,7 @@ def count_lines(folder: Path) -> int:
 
 def wait_for_steps(folder: Path, more_than: int) -> None:
     """Return once the workers have written more lines than this."""
-    deadline = time.monotonic() + 120
-    while count_lines(folder) <= more_than:
-        assert time.monotonic() < deadline, "the run makes no progress"
-        time.sleep(0.02)
+    training.wait_until(lambda: count_lines(folder) > more_than, lambda: "the run makes no progress")
 
 
 def test_a_bug_that_comes_back_ends_the_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,22 @@ def resize(folder: Path, workers: int) -> None:
     subprocess.run(command, env=environment(folder), check=True)
 
 
+def wait_until(ready: Callable[[], object], missing: Callable[[], str], limit_s: float = 120.0) -> None:
+    """Return once `ready()`, which other processes bring about; what is `missing` is said after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        assert time.monotonic() < deadline, missing()
+        time.sleep(0.02)
+
+
 def wait_for_attempts(folder: Path, count: int) -> None:
     """Return once so many attempts have begun."""
-    deadline = time.monotonic() + 120
     with open_store(f"sqlite:///{folder}/home/store.db") as store:
         (run,) = store.runs()
-        while len(store.events(run.id, kind="attempt_started")) < count:
-            assert time.monotonic() < deadline, f"fewer than {count} attempts"
-            time.sleep(0.02)
+        wait_until(
+            lambda: len(store.events(run.id, kind="attempt_started")) >= count,
+            lambda: f"fewer than {count} attempts",
+        )
 
 
 def go_on(folder: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,10 +123,11 @@ class Cluster:
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Return once so many events of a kind were recorded."""
-        deadline = time.monotonic() + 60
-        while len(self.events(kind)) < count:
-            assert time.monotonic() < deadline, f"fewer than {count} of {kind}\n{self.said()}"
-            time.sleep(0.05)
+        training.wait_until(
+            lambda: len(self.events(kind)) >= count,
+            lambda: f"fewer than {count} of {kind}\n{self.said()}",
+            limit_s=60,
+        )
 
     def go_on(self) -> None:
         """Let the step at which workers WAIT begin."""
