@@ -9,7 +9,7 @@ from tradewind.train.meeting import await_rank_0, listens
 
 
 def test_who_listens_is_known_without_calling() -> None:
-    """A port counts from the moment that somebody listens on it, in IPv4 or IPv6, and not when it is only bound."""
+    """A port counts from the moment that somebody listens on it, in IPv4 or IPv6, and not when it is only bound, or calls."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.socket(family) as server:
             server.bind((address, 0))
@@ -17,6 +17,8 @@ def test_who_listens_is_known_without_calling() -> None:
             assert listens(port) is False
             server.listen()
             assert listens(port) is True
+            with socket.create_connection((address, port)) as caller:
+                assert listens(caller.getsockname()[1]) is False
         assert listens(port) is False
 
 
