@@ -17,6 +17,7 @@ from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
 from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.app import App
+from tradewind.serve.engines import reference
 from tradewind.serve.execution import WorkerOptions
 from tradewind.serve.http import Limits, Listener
 from tradewind.serve.replica import Replica
@@ -42,13 +43,16 @@ def _nobody(url: str, replica: Replica) -> None:
 class Located(NamedTuple):
     """The package to serve, and what the store says its digest is; "" for a folder named by its path."""
 
-    path: pathlib.Path
+    path: pathlib.Path | str
+    """A folder, or `file.py:Class`."""
     version: str
     digest: str = ""
 
 
 def locate(model: str, store: "Callable[[], Store]") -> Located:
-    """Return where the package of a reference is, or of a folder given by its path."""
+    """Return where the package of a reference is, or of a folder given by its path, or a class of a file."""
+    if reference.is_reference(model):
+        return Located(reference.locate(model), "1")
     path = pathlib.Path(model)
     if (path / MANIFEST).is_file():
         return Located(path.resolve(), "1")

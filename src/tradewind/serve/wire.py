@@ -67,10 +67,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of its package once it is loaded and measured; vocabulary in the body."""
 
     name: str
-    task: str
-    digest: str
-    config: dict[str, object]
     programs: dict[str, Program]
+    task: str = "generic"
+    digest: str = ""
+    config: dict[str, object] = {}
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import pathlib
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import torch
@@ -15,6 +15,8 @@ import torch
 from tradewind.errors import TradewindError
 from tradewind.models import open_package
 from tradewind.serve import wire
+from tradewind.serve.engines.python import PythonRunner
+from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.runners import Runner, runners_of
 from tradewind.serve.tensors import from_torch, to_torch
 
@@ -43,7 +45,7 @@ def _serve(sock: socket.socket, args: argparse.Namespace) -> int:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tradewind.serve.worker")
-    parser.add_argument("package", type=pathlib.Path)
+    parser.add_argument("model", help="folder of a package, or file.py:Class")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--candidates", type=int, default=200)
@@ -55,19 +57,36 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
-    package = open_package(args.package, digest=args.digest or None)
-    runners = runners_of(package, args.max_batch, args.candidates, args.index)
-    manifest = package.manifest
-    items = package.vocabulary("item") if manifest.task == "recommend" else []
+    if is_reference(args.model):
+        runners, about, items = _python(args)
+    else:
+        runners, about, items = _packaged(args)
     ready = wire.Description(
-        name=manifest.name,
-        task=manifest.task,
-        digest=package.digest,
-        config=dict(package.config),
-        programs={name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()},
+        **about, programs={name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()}
     )
     wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])
     return runners
+
+
+Loaded = tuple[dict[str, Runner], dict[str, Any], list[str]]
+
+
+def _python(args: argparse.Namespace) -> Loaded:
+    name = split(args.model)[1]
+    return {name: PythonRunner(args.model, args.max_batch)}, {"name": name}, []
+
+
+def _packaged(args: argparse.Namespace) -> Loaded:
+    package = open_package(args.model, digest=args.digest or None)
+    manifest = package.manifest
+    about = {
+        "name": manifest.name,
+        "task": manifest.task,
+        "digest": package.digest,
+        "config": dict(package.config),
+    }
+    items = package.vocabulary("item") if manifest.task == "recommend" else []
+    return runners_of(package, args.max_batch, args.candidates, args.index), about, items
 
 
 def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:

@@ -1,0 +1,1 @@
+"""What may stand behind an endpoint beside a packaged program."""
