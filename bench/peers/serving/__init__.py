@@ -1,0 +1,1 @@
+"""Model servers that serve the same models, each at its best."""
