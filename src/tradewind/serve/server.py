@@ -1,6 +1,7 @@
 """Run a replica: start workers, listen, drain on SIGTERM."""
 
 import asyncio
+import gc
 import os
 import pathlib
 import signal
@@ -32,6 +33,8 @@ MAX_CONNECTIONS = 16_384
 """Open files that are asked of the system, where its own limit is lower."""
 LINGER_S = 0.5
 """Seconds that new connections are still answered after SIGTERM, for balancers that have not noticed yet."""
+GARBAGE_OBJECTS = 50_000
+"""New objects before the youngest are looked through: thousands belong to requests under way, and go by themselves."""
 DRAIN_S = 30.0
 """Seconds that requests in flight then have until their connections are cut off."""
 
@@ -102,10 +105,18 @@ async def _serve(
             replica.num_connections = lambda: listener.num_connections
             await listener.start(sock)
             host, port = sock.getsockname()[:2]
+            _settle_garbage()
             on_ready(f"http://{host}:{port}", replica)
             await _until_drained(replica, listener)
         finally:
             await replica.pool.close()
+
+
+def _settle_garbage() -> None:
+    """Leave what is here for good out of every later collection: a full one would hold up all requests for as long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
 
 
 async def _until_drained(replica: Replica, listener: Listener) -> None:

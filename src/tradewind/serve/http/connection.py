@@ -103,11 +103,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
-        self._socket = transport.get_extra_info("socket")
+        self._socket = socket.socket(fileno=transport.get_extra_info("socket").fileno())
         self._shared.connections.add(self)
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._socket.detach()  # the transport closes it
         self._closing = True
         self._behind.clear()
         self._cancel()
