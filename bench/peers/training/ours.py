@@ -22,7 +22,7 @@ def parallel(model, fsdp2: bool):  # type: ignore[no-untyped-def]
         return fully_shard(model, mesh=init_device_mesh("cpu", (int(os.environ["WORLD_SIZE"]),)))
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model) if os.environ["WORLD_SIZE"] != "1" else model
 
 
 def slow_down(work: task.Work, number: int) -> None:

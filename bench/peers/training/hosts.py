@@ -1,0 +1,114 @@
+"""Two hosts of one worker each, in network namespaces, and one that is lost: cable first, then everything on it.
+
+A third host belongs to the run as its spare: an agent with a warm standby, and nothing else to do until it is needed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.peers.training import task_environment
+from bench.peers.training.driver import RECOVER_S, START_S, back, committed
+from bench.peers.training.stamps import Stamp
+from bench.peers.training.watching import Watching
+from tests.services.namespaces import Network, network
+
+PORT = 29400
+LOST = 1
+
+
+class Hosts:
+    """The agents of one run, one a host."""
+
+    def __init__(self, folder: Path, wires: Network, work: int) -> None:
+        self.folder, self.wires = folder, wires
+        self.watching = Watching(folder / "stamps")
+        self._agents: list[subprocess.Popen[bytes]] = []
+        self._run = f"bench{os.getpid()}{folder.name}"
+        self._env = task_environment.of(folder / "stamps", work) | {
+            "TRADEWIND_HOSTS": ",".join(f"{address}:{PORT}" for address in wires.addresses),
+            "TRADEWIND_TOKEN": "known to these hosts alone",
+            "TRADEWIND_HOME": str(folder / "home"),
+        }
+        spec = {"script": "bench/peers/training/ours.py", "args": ["--max-recompute", "1"]}
+        spec |= {"workers": 2, "hosts": 2, "python_path": ["."]}
+        (folder / "run.json").write_text(json.dumps({"id": self._run, "name": "bench", "spec": spec}))
+        (folder / "checkpoints").mkdir()
+
+    def start(self, host: int) -> None:
+        """Start the agent of a host."""
+        own = self.folder / f"host{host}"
+        own.mkdir()
+        (own / "code").symlink_to(task_environment.ROOT)
+        (own / "checkpoints").symlink_to(self.folder / "checkpoints")
+        command = [sys.executable, "-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(own)]
+        mine = {"TRADEWIND_HOST": str(host), "TRADEWIND_ADDRESS": self.wires.addresses[host]}
+        with (self.folder / f"agent{host}.log").open("wb") as log:
+            self._agents.append(
+                subprocess.Popen(
+                    self.wires.command(host, *command),
+                    env=os.environ | self._env | mine,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        if host != LOST:
+            self.watching.needed.append(os.pidfd_open(self._agents[-1].pid))
+
+    def lose(self, into_step_s: float) -> float:
+        """Lose host 1 in the middle of a step: seconds until both ranks have committed one again."""
+        begun = self.watching.wait(lambda stamp: stamp.rank == LOST and stamp.kind == "begin", RECOVER_S)
+        time.sleep(into_step_s)
+        lost_s = time.time()
+        self.wires.pull(LOST)
+        for pid in self._pids(LOST):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(Path(f"/dev/shm/tradewind-{os.getuid()}/{self._run}-{LOST}"), ignore_errors=True)
+        self.watching.wait_all(lambda seen: bool(back(seen, begun, lost_s, LOST)), RECOVER_S)
+        return back(self.watching.seen, begun, lost_s, LOST)[0].t_s - lost_s
+
+    def settle(self, steps: int = 10) -> None:
+        """Wait until both ranks have committed so many steps."""
+
+        def enough(seen: list[Stamp]) -> bool:
+            return all(committed(seen, rank) >= steps for rank in (0, 1))
+
+        self.watching.wait_all(enough, START_S)
+
+    def close(self) -> None:
+        """End everything on every host."""
+        for host in range(len(self.wires.names)):
+            for pid in self._pids(host):
+                os.kill(pid, signal.SIGKILL)
+        for agent in self._agents:
+            agent.wait()
+        self.watching.close()
+        for folder in Path(f"/dev/shm/tradewind-{os.getuid()}").glob(f"{self._run}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _pids(self, host: int) -> list[int]:
+        found = subprocess.run(
+            ["ip", "netns", "pids", self.wires.names[host]], check=True, stdout=subprocess.PIPE, text=True
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+
+@contextmanager
+def hosts(folder: Path, work: int) -> Iterator[Hosts]:
+    """Two hosts that train, and a spare."""
+    with network(3) as wires:
+        folder.mkdir(parents=True)
+        training = Hosts(folder, wires, work)
+        try:
+            for host in range(3):
+                training.start(host)
+            yield training
+        finally:
+            training.close()
