@@ -75,7 +75,9 @@ def offer(endpoint: Endpoint, rate: float, seconds: float, seed: int) -> LoadRes
 
 def told(found: LoadResult) -> str:
     """One load in a line."""
-    late = "" if found.kept_schedule else f", the generator was {found.schedule_lag_p99_ms:.0f} ms late at p99"
+    late = (
+        "" if found.kept_schedule else f", the generator was {found.schedule_lag_p99_ms:.0f} ms late at p99"
+    )
     return (
         f"offered {found.offered_per_s:.0f}/s, in time {found.goodput_per_s:.0f}/s, p50 {found.p50_ms:.1f} "
         f"p99 {found.p99_ms:.1f} ms, refused {found.refused}, errors {found.errors}{late}"
@@ -119,7 +121,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which part to measure."""
     parser.add_argument("--models", default="", help=f"only these of {','.join(MODELS)}")
     parser.add_argument("--only", default="", help=f"only these of {','.join(CONTENDERS)}")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each load, after a second to settle")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="length of each load, after a second to settle"
+    )
 
 
 if __name__ == "__main__":

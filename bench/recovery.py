@@ -19,6 +19,10 @@ group the other one, at moments of a step drawn alike for all. A session's value
 
 In all but torchft's first figure the next committed step is one that a whole group commits, beyond every step
 committed before the kill. `tradewind fsdp2` is ours with the model sharded by `fully_shard` over both workers.
+
+`seconds_host` is the loss of a host of two (`bench/peers/training/hosts.py`): network namespaces as hosts, the cable
+pulled and everything on it killed, a spare host at hand. Most of it is the lease: 2 s of silence.
+`recomputed_host` counts the steps that were done again, whose commits the loss undid. Nobody else takes part.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from bench.harness import Figure, Options, interleave, main, ratio, say
 from bench.peers.training import contenders
 from bench.peers.training.breakdown import Phases, by_rank, recoveries_of
 from bench.peers.training.driver import RECOVER_S, Recovery, Training
+from bench.peers.training.hosts import hosts
 from bench.peers.training.task_environment import calibrated
 from bench.peers.training.watching import Late
 from tradewind.store import Event, open_store
@@ -61,7 +66,9 @@ def measure(options: Options) -> Mapping[str, Figure]:
             warmup=0,
         )
         explain(sessions)
-        return figures_of(sessions) | sharded(sessions, options.repeats)
+        return (
+            figures_of(sessions) | sharded(sessions, options.repeats) | lost_hosts(sessions, options.repeats)
+        )
 
 
 def contenders_of(options: Options) -> dict[str, contenders.Commands]:
@@ -87,7 +94,7 @@ class Sessions:
     def __init__(self, root: Path, work: int) -> None:
         self.recoveries: dict[str, list[list[Recovery]]] = defaultdict(list)
         self.phases: list[tuple[int, Phases]] = []
-        self._root, self._work = root, work
+        self.root, self.work = root, work
         self._folder = root
         self._number = itertools.count()
 
@@ -97,12 +104,12 @@ class Sessions:
 
     def run(self, name: str, commands: contenders.Commands) -> float:
         """One session; the mean of its recoveries."""
-        self._folder = folder = self._root / str(next(self._number))
+        self._folder = folder = self.root / str(next(self._number))
         mine = self.recoveries[name]
         drawn = random.Random(len(mine))
         first = drawn.randrange(2)
         mine.append([])
-        with Training(folder, commands, self._work) as training:
+        with Training(folder, commands, self.work) as training:
             for rank in (first, 1 - first):
                 training.settle()
                 mine[-1].append(training.kill(rank, drawn.uniform(0.005, 0.035)))
@@ -183,7 +190,6 @@ def starts_of(sessions: Sessions) -> dict[str, Figure]:
 
 def sharded(sessions: Sessions, repeats: int) -> dict[str, Figure]:
     """The same kills with the model sharded, where the loop can store sharded tensors."""
-    say("seconds_host is not measured yet: it needs a run over two hosts' agents, one of them torn down")
     seconds = []
     for _ in range(repeats):
         try:
@@ -193,6 +199,20 @@ def sharded(sessions: Sessions, repeats: int) -> dict[str, Figure]:
             say(f"seconds_fsdp2 is not measured, the sharded training does not recover: {why}")
             return {}
     return {"seconds_fsdp2": Figure.of(seconds, "s")}
+
+
+def lost_hosts(sessions: Sessions, repeats: int) -> dict[str, Figure]:
+    """Lose a host of two, as often."""
+    found = []
+    for number in range(repeats):
+        with hosts(sessions.root / f"hosts{number}", sessions.work) as training:
+            training.settle()
+            found.append(training.lose(random.Random(number).uniform(0.005, 0.035)))
+            say(f"  host lost, back after {found[-1].seconds:.3f} s, {found[-1].recomputed} steps done again")
+    return {
+        "seconds_host": Figure.of([lost.seconds for lost in found], "s"),
+        "recomputed_host": Figure.of([lost.recomputed for lost in found], "steps"),
+    }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -161,7 +161,7 @@ def test_one_host_has_no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SCRIPT = """
-import os, signal, time
+import os, signal
 from pathlib import Path
 import torch
 from torch import nn
@@ -173,9 +173,6 @@ RANK, SHM, ATTEMPT = os.environ["RANK"], Path(os.environ["SHM"]), os.environ.get
 # Every worker is a host of its own.
 os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": RANK}
 os.environ["TRADEWIND_MEMORY"] = str(SHM / f"host{RANK}")
-
-def copies():
-    return [len(list((SHM / f"host{host}" / "mirror").glob("*.image"))) for host in (0, 1)]
 
 with train.distributed() as ctx:
     train.seed_everything(7)
@@ -189,9 +186,7 @@ with train.distributed() as ctx:
     if loop.step == 0:
         torch.manual_seed(11 + ctx.rank)
     for indices in loop:
-        if loop.step == 13 and ATTEMPT == "0" and "KILL" in os.environ and ctx.rank == 1:
-            while min(copies()) == 0:
-                time.sleep(0.01)
+        if str(loop.step) == os.environ.get("KILL") and ATTEMPT == "0" and ctx.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         loss = (model(features[indices]) - features[indices].sum(1, keepdim=True)).square().mean()
         optimizer.zero_grad()
@@ -205,11 +200,11 @@ with train.distributed() as ctx:
 
 @pytest.mark.slow
 def test_a_lost_host_is_replaced_from_the_next_ones_memory(tmp_path: Path, shm: Path) -> None:
-    """With half of a model lost and nothing on disk, a run goes on from memory, to bitwise the same weights."""
+    """With half of a model lost and nothing on disk, a run does one step again, to bitwise the same weights."""
     calm = workers.run(tmp_path / "calm", 2, script=SCRIPT, SHM=str(shm / "calm"))
     assert [code for code, _ in calm] == [0, 0], calm
     addresses = ",".join(f"127.0.0.1:{workers.free_port()}" for _ in range(2))
-    given = {"SHM": str(shm), "KILL": "", names.ENV_PEERS: addresses}
+    given = {"SHM": str(shm), "KILL": "12", names.ENV_PEERS: addresses}
     first = workers.run(tmp_path / "lost", 2, script=SCRIPT, **given, TRADEWIND_ATTEMPT="0")
     assert first[1][0] == -9
     shutil.rmtree(shm / "host1")
@@ -217,7 +212,7 @@ def test_a_lost_host_is_replaced_from_the_next_ones_memory(tmp_path: Path, shm: 
     assert [code for code, _ in again] == [0, 0], again
     resumes = [e for rank in (0, 1) for e in journal(tmp_path / "lost", rank) if e["kind"] == "resume"]
     assert [resume["tier"] for resume in resumes] == ["memory", "peer"]
-    assert resumes[0]["step"] == resumes[1]["step"] > 0
+    assert resumes[0]["step"] == resumes[1]["step"] >= 11
     assert checkpoint.steps(tmp_path / "lost" / "checkpoints") == [24]
     assert (tmp_path / "lost" / "final.safetensors").read_bytes() == (
         tmp_path / "calm" / "final.safetensors"

@@ -227,7 +227,9 @@ def _popen(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> "sub
 
 
 def _wait(server: str, endpoint: Endpoint, folder: Path) -> None:
-    request = urllib.request.Request(endpoint.url, endpoint.body, {"content-type": "application/json", **endpoint.headers})
+    request = urllib.request.Request(
+        endpoint.url, endpoint.body, {"content-type": "application/json", **endpoint.headers}
+    )
     end, why = time.monotonic() + START_S, ""
     while time.monotonic() < end and endpoint.process.poll() is None:
         try:

@@ -23,4 +23,6 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         batch = np.concatenate([triton.get_input_tensor_by_name(r, "x").as_numpy() for r in requests])
         result = self._run(batch)
-        return [triton.InferenceResponse([triton.Tensor("y", result[i : i + 1])]) for i in range(len(requests))]
+        return [
+            triton.InferenceResponse([triton.Tensor("y", result[i : i + 1])]) for i in range(len(requests))
+        ]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.training import task_environment
@@ -22,6 +23,16 @@ from tests.services.namespaces import Network, network
 
 PORT = 29400
 LOST = 1
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What the loss of a host cost."""
+
+    seconds: float
+    """Until a whole group committed a step beyond all that were committed before."""
+    recomputed: int
+    """Steps that had been committed and were done again."""
 
 
 class Hosts:
@@ -48,7 +59,14 @@ class Hosts:
         own.mkdir()
         (own / "code").symlink_to(task_environment.ROOT)
         (own / "checkpoints").symlink_to(self.folder / "checkpoints")
-        command = [sys.executable, "-P", "-m", "tradewind.agent.fleet", str(self.folder / "run.json"), str(own)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tradewind.agent.fleet",
+            str(self.folder / "run.json"),
+            str(own),
+        ]
         mine = {"TRADEWIND_HOST": str(host), "TRADEWIND_ADDRESS": self.wires.addresses[host]}
         with (self.folder / f"agent{host}.log").open("wb") as log:
             self._agents.append(
@@ -62,8 +80,8 @@ class Hosts:
         if host != LOST:
             self.watching.needed.append(os.pidfd_open(self._agents[-1].pid))
 
-    def lose(self, into_step_s: float) -> float:
-        """Lose host 1 in the middle of a step: seconds until both ranks have committed one again."""
+    def lose(self, into_step_s: float) -> "Lost":
+        """Lose host 1 in the middle of a step, until both ranks have committed one again."""
         begun = self.watching.wait(lambda stamp: stamp.rank == LOST and stamp.kind == "begin", RECOVER_S)
         time.sleep(into_step_s)
         lost_s = time.time()
@@ -72,7 +90,11 @@ class Hosts:
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(Path(f"/dev/shm/tradewind-{os.getuid()}/{self._run}-{LOST}"), ignore_errors=True)
         self.watching.wait_all(lambda seen: bool(back(seen, begun, lost_s, LOST)), RECOVER_S)
-        return back(self.watching.seen, begun, lost_s, LOST)[0].t_s - lost_s
+        seen = self.watching.seen
+        new = back(seen, begun, lost_s, LOST)[0]
+        before = max(stamp.step for stamp in seen if stamp.kind == "commit" and stamp.t_s <= lost_s)
+        resumed = next(s.step for s in seen if s.kind == "resumed" and s.pid == new.pid)
+        return Lost(new.t_s - lost_s, before - resumed)
 
     def settle(self, steps: int = 10) -> None:
         """Wait until both ranks have committed so many steps."""

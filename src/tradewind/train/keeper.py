@@ -180,12 +180,17 @@ class Keeper:
         """Whether this worker's last image is on its way to the next host, is there, or is not."""
         return SENDING if self._mirror is None else self._mirror.state
 
-    def mirror(self, step: int, state: int) -> None:
-        """Send what was staged after this step to the next host, unless some worker is still sending.
+    def mirror(self, step: int, state: int, *, wait: bool) -> None:
+        """Send what was staged after this step to the next host.
 
-        `state` is the largest of the workers' at the step before.
+        `state` is the largest of the workers' at the step before; while it is SENDING, nothing is sent. With `wait`
+        the one before is waited for, on all workers, so that no host's loss costs more than what was done since.
         """
-        if self._mirror is not None and state != SENDING:
+        if self._mirror is None:
+            return
+        if wait:
+            state = self._peers.largest(self._peers.start_largest([self._mirror.finish()]))[0]
+        if state != SENDING:
             staged = self._staged is not None and self._staged[0] == step
             self._mirror.start(step if staged else None, failed=state == FAILED)
 

@@ -59,7 +59,8 @@ class Loop:
 
     Under Tradewind the state is also staged into memory that outlives a worker, after every step when
     that takes under 1% of the time, else less often; a worker that dies costs the steps since. With
-    `max_recompute` it is staged every so many steps, whatever it takes. Checkpoints are then written
+    `max_recompute` it is staged every so many steps, whatever it takes, and where there are several hosts the
+    copy of the one before in another host's memory is waited for. Checkpoints are then written
     from there, in the background; one that fails is reported, and only at the end is it an error. Leave
     the loop early with several workers, and what is being written is finished at the end of `with
     train.distributed()`.
@@ -204,7 +205,7 @@ class Loop:
             due |= self._keeper.agree(without)
             if self._keeper.memory is not None and (due or self.step % interval == 0):
                 self._stage()
-                self._keeper.mirror(self.step, mirror_state)
+                self._keeper.mirror(self.step, mirror_state, wait=self._max_recompute is not None)
             if due:
                 self._keeper.checkpoint(self.step)
         if due or time.monotonic() >= self._ledger_due_s:

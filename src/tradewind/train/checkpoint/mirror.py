@@ -182,6 +182,14 @@ class Mirror:
         """Keep the image of a step that all next hosts are known to have."""
         self._whole = self._memory.pin(step)
 
+    def finish(self) -> int:
+        """Wait until what is being sent is there, or is not; the state then."""
+        self._pace.hurry.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._pace.hurry.clear()
+        return self._state
+
     def start(self, step: int | None, failed: bool) -> None:
         """Send the step that was staged last. Every worker calls it for the same step, after none was SENDING.
 
