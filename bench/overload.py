@@ -11,7 +11,6 @@ Ours is `tradewind serve MODEL --slo 100ms` for both models. Triton and mosec ru
 """
 
 import argparse
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 

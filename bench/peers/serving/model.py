@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +47,7 @@ def network(name: str) -> Any:
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []
     widths = WIDTHS[name]
-    for wide, narrow in zip(widths, widths[1:], strict=False):
+    for wide, narrow in itertools.pairwise(widths):
         layers += [torch.nn.Linear(wide, narrow), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1], torch.nn.Flatten(-2)).eval()
 

@@ -185,12 +185,13 @@ def package(name: str) -> Path:
     folder = Path(tempfile.gettempdir()) / "tradewind-bench" / f"package-{name}-{widths}"
     if not folder.exists():
         example = torch.from_numpy(model.row(name)).repeat(3, 1, 1)
-        program = export(_Named(model.network(name)), (example,), dynamic_shapes=({0: Dim("b", min=1)},))
+        program = export(_named(model.network(name)), (example,), dynamic_shapes=({0: Dim("b", min=1)},))
         write_package(folder, name=name, programs={name: program}, outputs={name: ["y"]})
     return folder
 
 
-def _Named(network: Any) -> Any:  # noqa: N802
+def _named(network: Any) -> Any:
+    """The network with its input called x."""
     import torch
 
     class Named(torch.nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 
 sys.path[:0] = os.environ["BENCH_PATH"].split(":")
 
-import numpy as np
-import triton_python_backend_utils as triton
+import numpy as np  # noqa: E402
+import triton_python_backend_utils as triton  # noqa: E402
 
-from bench.peers.serving import model
+from bench.peers.serving import model  # noqa: E402
 
 
 class TritonPythonModel:
