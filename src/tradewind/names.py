@@ -89,3 +89,6 @@ FIELD_MANAGER = "tradewind"
 
 HEADER_DEADLINE = "x-deadline-ms"
 HEADER_REQUEST_ID = "x-request-id"
+HEADER_TENANT = "x-tenant"
+HEADER_PRIORITY = "x-priority"
+HEADER_LEVEL = "x-level"

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.console.build import BEGIN_S, record_run
 from tests.services.injected import injected_server
-from tradewind.cli.load import exit_code, parse_header, rates, read_bodies
+from tradewind.cli.load import exit_code
+from tradewind.cli.loadplan import parse_header, rates, read_bodies
 from tradewind.cli.main import invoke
 from tradewind.errors import SpecError
 from tradewind.scale import capacity
@@ -156,3 +158,62 @@ def test_help_teaches(command: str, taught: list[str], capsys: pytest.CaptureFix
     invoke([command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert [words for words in taught if words not in text] == []
+
+
+def test_classes_and_a_shape_are_reported_one_by_one(tmp_path: Path) -> None:
+    """Each class and each phase of a step has its own figures, in the table and in the run's report."""
+    with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        store.add_run(Run(id="a1b2c3d4e5f6", name="demo", state="succeeded", created_s=BEGIN_S))
+    with injected_server() as server:
+        done = tradewind(
+            tmp_path, "load", server.url, "--class", "name=top,rate=40,tenant=a,priority=high", "--class",
+            "name=rest,rate=20,deadline=3s", "--shape", "step", "--peak", "2", "--duration", "1500ms", "--warmup",
+            "0s", "--deadline", "5s", "--run", "demo",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert server.seen()["deadlines"] == ["3000", "5000"]
+    for said in ("top", "rest", "before", "peak", "after", "SETTLE_S", "generator: lag p99"):
+        assert said in done.stdout
+    page = tmp_path / "report.html"
+    assert tradewind(tmp_path, "report", "demo", "--out", str(page)).returncode == 0
+    assert "Over time" in page.read_text("utf-8")
+
+
+def test_ctrl_c_ends_with_partial_results(tmp_path: Path) -> None:
+    """SIGINT while load is sent: what there is, marked as partial, and exit code 130."""
+    environment = {**os.environ, "TRADEWIND_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with injected_server() as server:
+        command = [sys.executable, "-c", "from tradewind.cli.main import main; main()", "load", server.url]
+        flags = ["--rate", "100", "--duration", "10m", "--warmup", "0s", "--deadline", "5s", "-o", "json"]
+        with subprocess.Popen([*command, *flags], env=environment, stdout=subprocess.PIPE) as process:
+            while server.seen()["requests"] < 20:
+                pass
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+    (result,) = json.loads(out)
+    assert process.returncode == 130
+    assert (result["partial"], result["verdict"]) == (True, "no-verdict")
+    assert 15 <= result["offered"] == result["ok"] + result["refused"] + result["errors"]
+    assert "interrupted after" in result["why"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--rate, --class"),
+        (["--rate", "1", "--class", "name=a,rate=1"], "--rate, --class"),
+        (["--class", "name=a,rate=fast"], "0.5x"),
+        (["--class", "name=a,colour=red"], "the fields are name, rate"),
+        (["--class", "name=a,rate=1", "--class", "name=a,rate=2"], "twice"),
+        (["--rate", "1", "--shape", "wave"], "black-friday"),
+        (["--rate", "1", "--shape", "step", "--peak", "0"], "--peak"),
+        (["--rate", "1", "--endpoint", "http://127.0.0.1:1/=none"], "URL=WEIGHT"),
+        (["--replay", "absent.jsonl"], "no such file"),
+    ],
+)
+def test_a_plan_that_means_nothing_is_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong is named with its remedy, and nothing is sent."""
+    assert invoke(["load", "http://127.0.0.1:1/", *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -5,13 +5,15 @@ import time
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.services.injected import injected_server
 from tradewind.errors import MissingExtraError, SpecError
 from tradewind.scale.histogram import Histogram
-from tradewind.scale.load import run_load
-from tradewind.scale.outcome import LoadPlan, LoadResult, judge
+from tradewind.scale.load import execute, run_load
+from tradewind.scale.outcome import Endpoint, LoadPlan, LoadResult, TrafficClass, judge
+from tradewind.scale.stream import Recorded
 
 CALM = {"max_lag_ms": 1000.0}
 """For tests of the server's faults: a busy test machine must not take the verdict away."""
@@ -165,6 +167,65 @@ def test_a_missing_extra_names_its_install(monkeypatch: pytest.MonkeyPatch) -> N
         run_load("http://127.0.0.1:1/", 10, 0.1)
 
 
+def test_classes_have_their_own_headers_deadlines_and_verdicts() -> None:
+    """A class whose deadline is not met fails, and with it the run; the other passes."""
+    classes = (
+        TrafficClass(name="strict", rate=40, deadline_ms=1, headers={"x-tenant": "a"}),
+        TrafficClass(name="calm", rate=40, deadline_ms=5000),
+    )
+    with injected_server(delay_ms=20) as server:
+        result = execute(LoadPlan(url=server.url, rate=80, duration_s=1, classes=classes, **CALM))
+        assert server.seen()["deadlines"] == ["1", "5000"]
+    strict, calm = result.classes
+    assert (strict.verdict, strict.in_deadline, calm.verdict, calm.attainment) == ("fail", 0, "pass", 1.0)
+    assert strict.offered + calm.offered == result.offered
+    assert (result.verdict, result.why[:22]) == ("fail", "missed by class strict")
+
+
+def test_a_shape_is_reported_by_phase_and_over_time() -> None:
+    """Phases and timeline add up to the whole."""
+    with injected_server() as server:
+        plan = LoadPlan(
+            url=server.url, rate=60, duration_s=1.5, shape="step", peak=3, deadline_ms=5000, **CALM
+        )
+        result = execute(plan)
+    assert [phase.name for phase in result.phases] == ["before", "peak", "after"]
+    assert sum(phase.offered for phase in result.phases) == result.offered
+    assert sum(moment.offered for moment in result.timeline) == result.offered
+    assert result.phases[1].offered > 1.5 * result.phases[0].offered
+    assert result.audit is not None
+    assert result.audit.connections >= 1
+
+
+def test_several_endpoints_share_the_load() -> None:
+    """Each server sees exactly what the result says it was sent."""
+    with injected_server() as one, injected_server() as other:
+        plan = LoadPlan(
+            url=one.url,
+            rate=100,
+            duration_s=1,
+            deadline_ms=5000,
+            endpoints=(Endpoint(url=other.url),),
+            **CALM,
+        )
+        result = execute(plan)
+        seen = [server.seen()["requests"] for server in (one, other)]
+    assert [part.offered for part in result.endpoints] == seen
+    assert [part.name for part in result.endpoints] == [one.url, other.url]
+    assert sum(seen) == result.offered
+
+
+def test_a_replay_sends_recorded_bodies() -> None:
+    """Every recorded request is sent once, with its body."""
+    recorded = [Recorded(t_s=number / 100, body=msgspec.Raw(b'{"n":%d}' % number)) for number in range(8)]
+    with injected_server() as server:
+        result = execute(
+            LoadPlan(url=server.url, rate=100, duration_s=0.07, deadline_ms=5000, **CALM), replay=recorded
+        )
+        assert server.seen()["bodies"] == [f'{{"n":{number}}}' for number in range(8)]
+    assert result.offered == result.ok == 8
+
+
 @pytest.mark.parametrize(
     ("offered", "attainment", "lag_ms", "starved", "verdict"),
     [
@@ -180,3 +241,11 @@ def test_the_verdict(offered: int, attainment: float, lag_ms: float, starved: in
     """Pass and fail follow the objective; a generator at fault has no verdict to give."""
     plan = LoadPlan(url="", rate=1, duration_s=1)
     assert judge(plan, offered, attainment, lag_ms, starved)[0] == verdict
+
+
+def test_a_generator_without_a_core_to_spare_gives_no_verdict() -> None:
+    """Beyond nine tenths of a core its own delays could pass for the server's."""
+    plan = LoadPlan(url="", rate=1, duration_s=1)
+    assert judge(plan, 100, 1.0, 0.1, 0, cpu_share=0.89)[0] == "pass"
+    verdict, why = judge(plan, 100, 1.0, 0.1, 0, cpu_share=0.91)
+    assert (verdict, "91% of a core" in why) == ("no-verdict", True)

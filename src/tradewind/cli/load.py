@@ -1,8 +1,7 @@
 """`tradewind load`, `report` and `doctor`."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -26,18 +25,41 @@ def load(
     url: str,
     *,
     rate: Annotated[
-        list[str],
+        list[str] | None,
         Parameter(
             negative=(),
             help="Requests per second, or a multiple of measured capacity: 200, 0.5x. Repeat for several levels.",
         ),
-    ],
+    ] = None,
     duration: Annotated[str, Parameter(help="Length of each level, such as 20s or 5m.")] = "20s",
     deadline: Annotated[str, Parameter(help="An answer later than this is not goodput.")] = "50ms",
     body: Annotated[
         Path | None, Parameter(help="File with one JSON body a line, POSTed in turn; GET without it.")
     ] = None,
     header: Annotated[list[str] | None, Parameter(negative=(), help="'name: value', repeatable.")] = None,
+    shape: Annotated[
+        str | None, Parameter(help="How the rate goes: steady, step, spike, ramp, black-friday.")
+    ] = None,
+    peak: Annotated[
+        float | None, Parameter(help="Highest rate of a shape, as a multiple of --rate; 3 if not given.")
+    ] = None,
+    traffic_class: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--class",
+            negative=(),
+            help="A kind of traffic instead of --rate: 'name=high,rate=100,tenant=a,priority=high,deadline=30ms'.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="A further URL=WEIGHT beside the first, whose weight is 1."),
+    ] = None,
+    plan: Annotated[Path | None, Parameter(help="YAML with classes, endpoints, shape and peak.")] = None,
+    replay: Annotated[
+        Path | None, Parameter(help='Recorded requests, one {"t_s": 1.5, "body": {...}} a line.')
+    ] = None,
+    speed: Annotated[float, Parameter(help="How much faster than recorded a replay is sent.")] = 1.0,
     objective: Annotated[float, Parameter(help="Share of requests that must be in time to pass.")] = 0.99,
     warmup: Annotated[
         str, Parameter(help="Length of the load sent before counting begins; 0 for none.")
@@ -52,99 +74,64 @@ def load(
 ) -> int:
     """Offer open-loop load to an endpoint and measure latency and goodput.
 
-    Requests leave at Poisson arrival times fixed in advance, whether or not earlier ones were
-    answered, as independent users would send them. Latency counts from the scheduled instant, so a
-    stall is charged to every request that was due during it. When the generator itself could not keep
-    its schedule, there is no verdict.
+    Requests leave at Poisson arrival times fixed in advance by the seed, whether or not earlier ones were
+    answered, as independent users would send them. Latency counts from the scheduled instant, so a stall is
+    charged to every request that was due during it. When the generator itself could not keep its schedule, or
+    was too busy to read answers in time, there is no verdict. Ctrl-C ends a run with what there is.
 
-    Exit codes: 0 every level met the objective, 4 one missed it, 5 no verdict.
+    Exit codes: 0 every level met the objective, 4 one missed it, 5 no verdict, 130 interrupted.
 
     One level, or three around the measured capacity kept with the newest run:
 
     `tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 200 --duration 20s`
 
     `tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 0.5x --rate 1x --rate 2x --run last`
+
+    A peak: 0.7 of capacity, three times that in the middle third, and how long goodput took to settle:
+
+    `tradewind load http://127.0.0.1:8080/v1/recommend --body requests.jsonl --rate 0.7x --shape step --peak 3`
+
+    Two classes of one endpoint at twice its capacity:
+
+    `tradewind load URL --body requests.jsonl --class name=top,rate=0.5x,priority=high --class name=rest,rate=1.5x,priority=low`
+
+    Yesterday's requests at twice their speed, a third of them to a second server:
+
+    `tradewind load URL --replay yesterday.jsonl --speed 2 --endpoint http://127.0.0.1:8081/v1/recommend=0.5`
     """
+    from tradewind.cli.loadlive import live_line
+    from tradewind.cli.loadplan import parse_header, plans, read_bodies, read_recorded, traffic
     from tradewind.scale.load import execute
-    from tradewind.scale.outcome import LoadPlan
     from tradewind.spec import parse_duration_s
 
     bodies = read_bodies(body) if body else None
     deadline_ms = parse_duration_s(deadline) * 1000
     headers = dict(parse_header(text) for text in header or ())
     run_id = find_run(run) if run else None
+    recorded = read_recorded(replay, speed) if replay else []
+    asked = traffic(plan, traffic_class, endpoint, shape, peak)
+    common = {
+        "url": url,
+        "duration_s": parse_duration_s(duration),
+        "deadline_ms": deadline_ms,
+        "objective": objective,
+        "headers": headers,
+        "seed": seed,
+        "warmup_s": 0.0 if warmup.rstrip("ms") == "0" else parse_duration_s(warmup),
+        "connections": connections,
+        "allow_remote": allow_remote,
+        "speed": speed,
+    }
     results = []
-    for per_s, multiple in rates(rate, url, bodies, deadline_ms, headers, allow_remote):
-        plan = LoadPlan(
-            url=url,
-            rate=per_s,
-            duration_s=parse_duration_s(duration),
-            deadline_ms=deadline_ms,
-            objective=objective,
-            headers=headers,
-            seed=seed,
-            warmup_s=0.0 if warmup.rstrip("ms") == "0" else parse_duration_s(warmup),
-            connections=connections,
-            multiple=multiple,
-            allow_remote=allow_remote,
-        )
-        results.append(execute(plan, bodies))
+    for level in plans(common, rate, asked, recorded, bodies):
+        with live_line(output) as watch:
+            results.append(execute(level, bodies, recorded, watch))
         if run_id:
             keep(run_id, results[-1])
+        if results[-1].partial:
+            break
     show(results, output)
     return exit_code(results)
-
-
-def rates(
-    texts: list[str], url: str, bodies: Any, deadline_ms: float, headers: dict[str, str], allow_remote: bool
-) -> list[tuple[float, float | None]]:
-    """Each `--rate` as (requests per second, multiple of capacity or None); measures capacity if asked to."""
-    from tradewind.errors import SpecError
-    from tradewind.scale.capacity import find_capacity
-
-    try:
-        parsed = [(float(text.removesuffix("x")), text.endswith("x")) for text in texts]
-    except ValueError:
-        raise SpecError(
-            f"--rate {' '.join(texts)}: write 200 for requests per second, 0.5x for half of capacity"
-        ) from None
-    if not any(relative for _, relative in parsed):
-        return [(value, None) for value, _ in parsed]
-    capacity = find_capacity(url, bodies, deadline_ms=deadline_ms, headers=headers, allow_remote=allow_remote)
-    print(f"capacity: {capacity.per_s:.0f}/s with {capacity.concurrency} connections", file=sys.stderr)
-    return [(value * capacity.per_s, value) if relative else (value, None) for value, relative in parsed]
-
-
-def read_bodies(path: Path) -> list[bytes]:
-    """The JSON bodies of a file, one a line; names the first line that is not JSON."""
-    import json
-
-    from tradewind.errors import SpecError
-
-    if not path.is_file():
-        raise SpecError(f"--body {path}: no such file; it holds one JSON body a line")
-    bodies = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            json.loads(line)
-        except ValueError as error:
-            raise SpecError(f"{path}, line {number}: not JSON ({error}); one body a line") from error
-        bodies.append(line.strip())
-    if not bodies:
-        raise SpecError(f"{path}: holds no body; write one JSON body a line")
-    return bodies
-
-
-def parse_header(text: str) -> tuple[str, str]:
-    """A header from 'name: value'."""
-    from tradewind.errors import SpecError
-
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise SpecError(f"--header {text!r}: write it as 'name: value'")
-    return name.strip(), value.strip()
 
 
 def find_run(ref: str) -> str:
@@ -172,6 +159,8 @@ def show(results: list["LoadResult"], output: Output) -> None:
     """Prints results; the reasons behind each verdict follow the table."""
     import msgspec
 
+    from tradewind.cli.loadlive import audited, show_slices
+
     rows = [msgspec.to_builtins(result) for result in results]
     if output == "json":
         emit(rows, output)
@@ -179,11 +168,15 @@ def show(results: list["LoadResult"], output: Output) -> None:
     named = [{"load": f"{r.multiple:g}x" if r.multiple else f"{r.rate:g}/s"} for r in results]
     emit([name | row for name, row in zip(named, rows, strict=True)], output, _COLUMNS)
     for name, result in zip(named, results, strict=True):
+        show_slices(result)
         print(f"{name['load']}: {result.verdict}: {result.why}")
+        print(audited(result))
 
 
 def exit_code(results: list["LoadResult"]) -> int:
-    """5 when any level has no verdict, else 4 when any failed, else 0."""
+    """130 when it was interrupted, else 5 when any level has no verdict, else 4 when any failed, else 0."""
+    if any(result.partial for result in results):
+        return ExitCode.INTERRUPTED
     verdicts = {result.verdict for result in results}
     if "no-verdict" in verdicts:
         return ExitCode.NO_VERDICT

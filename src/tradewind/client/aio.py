@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tradewind import names
 from tradewind.client import call as calls
 from tradewind.client.call import Inference, Recommendation
 from tradewind.client.endpoints import Snapshot
@@ -137,7 +138,7 @@ class AsyncClient:
 def _identity(api_key: str | None, tenant: str | None, priority: str | None) -> dict[str, str]:
     stated = {
         "authorization": api_key and f"Bearer {api_key}",
-        calls.HEADER_TENANT: tenant,
-        calls.HEADER_PRIORITY: priority,
+        names.HEADER_TENANT: tenant,
+        names.HEADER_PRIORITY: priority,
     }
     return {name: value for name, value in stated.items() if value}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tradewind.client.tensors import Array, Port
 
 LENGTH = "inference-header-content-length"
-HEADER_TENANT, HEADER_PRIORITY, HEADER_LEVEL = "x-tenant", "x-priority", "x-level"
 
 
 class Call(NamedTuple):
@@ -172,7 +171,7 @@ def read_recommendation(answer: Answer, endpoint: str, request_id: str) -> Recom
         read = _decode_recommendation(answer.body)
     except msgspec.MsgspecError as error:
         raise BrokenAnswer(f"not a recommendation: {error}", endpoint=endpoint) from None
-    level = read.level or answer.headers.get(HEADER_LEVEL)
+    level = read.level or answer.headers.get(names.HEADER_LEVEL)
     return Recommendation(
         read.model, read.items, level, answer.headers.get(names.HEADER_REQUEST_ID, request_id)
     )
@@ -184,4 +183,6 @@ def read_inference(answer: Answer, endpoint: str, request_id: str) -> Inference:
 
     head, arrays = decode(answer.body, answer.headers.get(LENGTH), endpoint)
     found_id = answer.headers.get(names.HEADER_REQUEST_ID, request_id)
-    return Inference(arrays, head.model_name, head.model_version, answer.headers.get(HEADER_LEVEL), found_id)
+    return Inference(
+        arrays, head.model_name, head.model_version, answer.headers.get(names.HEADER_LEVEL), found_id
+    )

@@ -8,6 +8,8 @@ from tradewind.client.budget import Budget
 WINDOW = 256
 LEAST = 32
 """Calls that must have been seen before anything is called slow."""
+LEAST_DELAY_S = 1e-3
+"""A hedge costs about as much as waiting for so long."""
 _REFRESH = 16
 
 
@@ -40,7 +42,7 @@ class Hedging:
         self._recent.append(seconds)
         self._seen += 1
         if self._seen >= LEAST and self._seen % _REFRESH == 0:
-            self._delay_s = nearest_rank(self._recent, self._quantile)
+            self._delay_s = max(nearest_rank(self._recent, self._quantile), LEAST_DELAY_S)
 
 
 def nearest_rank(values: "deque[float]", quantile: float) -> float:

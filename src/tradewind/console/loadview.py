@@ -8,7 +8,7 @@ from tradewind.console.markup import Html, table, tag
 from tradewind.console.runview import plot, section
 from tradewind.console.scales import number
 from tradewind.scale.histogram import Histogram
-from tradewind.scale.outcome import NO_VERDICT, LoadResult
+from tradewind.scale.outcome import NO_VERDICT, LoadResult, Slice
 
 _NINES = tuple((-math.log10(1 - q / 100), f"{q:g}%") for q in (0, 50, 90, 99, 99.9, 99.99))
 _TONES = {"pass": "good", "fail": "bad", NO_VERDICT: "warn"}
@@ -33,7 +33,88 @@ def load_section(loads: Sequence[LoadResult]) -> Html:
         plot(tag("h3", "What became of the requests"), _outcomes(loads)),
         class_="pair",
     )
-    return section("Under load", lead, charts, _table(loads))
+    shaped = [_over_time(load) for load in loads if load.timeline]
+    return section("Under load", lead, charts, *shaped, _table(loads), *(_slices(load) for load in loads))
+
+
+def _over_time(load: LoadResult) -> Html:
+    """Offered, answered in time and refused over a shaped run, and its tail latency, with the phases marked."""
+    marks = [Mark(at=phase.begin_s, label=_phase_label(phase), colour="c-soft") for phase in load.phases[1:]]
+
+    def line(name: str, colour: str, values: Sequence[float], dashed: bool = False) -> Series:
+        points = [(moment.begin_s, value) for moment, value in zip(load.timeline, values, strict=True)]
+        return Series(name=name, points=points, colour=colour, dashed=dashed)
+
+    widths = [moment.end_s - moment.begin_s for moment in load.timeline]
+    moments = list(zip(load.timeline, widths, strict=True))
+    rates = LineChart(
+        title="Goodput over time",
+        series=[
+            line("offered", "c-soft", [moment.offered / width for moment, width in moments], dashed=True),
+            line("refused", "c-3", [moment.refused / width for moment, width in moments]),
+            line("goodput", "c-1", [moment.goodput_per_s for moment in load.timeline]),
+        ],
+        x_label="seconds",
+        y_label="requests per second",
+        zero_y=True,
+        down=marks,
+    )
+    latency = LineChart(
+        title="Latency over time",
+        series=[
+            line("p50", "c-1", [moment.p50_ms or math.nan for moment in load.timeline]),
+            line("p99", "c-4", [moment.p99_ms or math.nan for moment in load.timeline]),
+        ],
+        x_label="seconds",
+        y_label="ms",
+        log_y=True,
+        across=_slos([load]),
+        down=marks,
+    )
+    name = f"{load.shape}, {_name(load)}" + (f" to {load.peak:g} times that" if load.peak else "")
+    return tag(
+        "div",
+        plot(tag("h3", f"Over time: {name}"), line_chart(rates)),
+        plot(tag("h3", "Latency over time"), line_chart(latency)),
+        class_="pair",
+    )
+
+
+def _phase_label(phase: Slice) -> str:
+    return phase.name if phase.settle_s is None else f"{phase.name}: steady after {phase.settle_s:.2f} s"
+
+
+def _slices(load: LoadResult) -> Html:
+    """Classes, phases and endpoints of one level, a row each."""
+    slices = [*load.classes, *load.phases, *load.endpoints]
+    if not slices:
+        return Html()
+    header = [
+        "part",
+        "offered",
+        "goodput/s",
+        "in time",
+        "refused",
+        "errors",
+        "p50 ms",
+        "p99 ms",
+        "steady after",
+    ]
+    rows: list[list[str | None]] = [
+        [
+            one.name,
+            f"{one.offered:,}",
+            number(one.goodput_per_s),
+            f"{one.attainment:.2%}",
+            f"{one.refused:,}",
+            f"{one.errors:,}",
+            number(one.p50_ms),
+            number(one.p99_ms),
+            "" if one.settle_s is None else f"{one.settle_s:.2f} s",
+        ]
+        for one in slices
+    ]
+    return tag("div", tag("h3", f"Parts of {_name(load)}"), table(header, rows))
 
 
 def _hollow(loads: Sequence[LoadResult]) -> frozenset[int]:

@@ -1,93 +1,86 @@
 """Open-loop load: requests leave when they are due, whether or not the server keeps up."""
 
 import asyncio
+import resource
 import time
-from array import array
-from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tradewind import names
-from tradewind.scale.histogram import Histogram
-from tradewind.scale.outcome import NO_VERDICT, LoadPlan, LoadResult, judge
+from tradewind.scale.gate import Gate
+from tradewind.scale.outcome import Audit, LoadPlan, LoadResult
+from tradewind.scale.recorder import ERROR, IN_TIME, LATE, REFUSED, Recorder
 from tradewind.scale.runtime import quiet_collector, raise_open_files, run_in_loop
-from tradewind.scale.schedule import SCHEDULES
-from tradewind.scale.wire import Bodies, Connection, Target, http_parser, parse_target, request_source
+from tradewind.scale.stream import Recorded, Stream, make_stream
+from tradewind.scale.summary import summarize
+from tradewind.scale.wire import Bodies, Target, http_parser, parse_target, request_source
 
-_REFUSALS = (429, 503)
 _BURST = 16
+_TELL_S = 0.5
+Source = Callable[[int], bytes]
 
 
-class _Meter:
-    """Counts outcomes of the requests after the warm-up."""
+class Progress(NamedTuple):
+    """How far a run is, for whoever watches; the warm-up is in it."""
 
-    def __init__(self, plan: LoadPlan) -> None:
-        self.plan = plan
-        self.offered = self.sent = self.ok = self.in_deadline = self.refused = self.errors = self.starved = 0
-        self.statuses: Counter[str] = Counter()
-        self.latency, self.refusals, self.lag = Histogram(), Histogram(), Histogram()
+    elapsed_s: float
+    total_s: float
+    due: int
+    in_time: int
+    late: int
+    refused: int
+    errors: int
+    lag_ms: float
+    """How late the newest request was handled."""
 
-    def answer(self, status: int, latency_ms: float) -> None:
-        self.statuses[str(status)] += 1
-        if 200 <= status < 300:
-            self.ok += 1
-            self.in_deadline += latency_ms <= self.plan.deadline_ms
-            self.latency.record(latency_ms)
-        elif status in _REFUSALS:
-            self.refused += 1
-            self.refusals.record(latency_ms)
-        else:
-            self.errors += 1
 
-    def failure(self, why: str, age_ms: float | None = None) -> None:
-        self.statuses[why] += 1
-        self.errors += 1
-        if age_ms is not None:
-            self.latency.record(age_ms)
+Watch = Callable[[Progress], None]
 
 
 class _OpenLoop:
-    """Sends each request when it is due, on an idle connection or a new one."""
+    """Offers each request to its endpoint's gate when it is due, and notes what became of it."""
 
-    def __init__(self, plan: LoadPlan, target: Target, request: Callable[[int], bytes]) -> None:
-        schedule = SCHEDULES[plan.schedule]
-        self.arrivals: array[float] = schedule(plan.rate, plan.warmup_s + plan.duration_s, plan.seed)
-        self.plan, self.target, self.request = plan, target, request
-        self.meter = _Meter(plan)
-        self.parser = http_parser()
+    def __init__(
+        self, plan: LoadPlan, stream: Stream, targets: Sequence[Target], source: Source, watch: Watch | None
+    ) -> None:
+        self.plan, self.stream, self.watch = plan, stream, watch
+        self.arrivals = stream.arrivals
+        self.deadlines_ms = [kind.deadline_ms for kind in plan.classes] or [plan.deadline_ms]
+        self.record = Recorder(len(self.arrivals))
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
+        parser = http_parser()
+        self.gates = [Gate(self, target, source, plan.connections, parser) for target in targets]
+        for gate in self.gates:
+            gate.sent = self._sent
         self.begin = 0.0
-        self.next = self.finished = self.opening = self.open = 0
-        self.idle: list[Connection] = []
-        self.waiting: deque[int] = deque()
-        self.flying: dict[int, Connection] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.next = self.finished = 0
+        self.stopped_s: float | None = None
 
-    async def run(self) -> _Meter:
-        """Sends everything and returns when every request is answered, lost or given up."""
+    async def run(self) -> "_OpenLoop":
+        """Send everything and return when every request is answered, lost or given up, or on Ctrl-C."""
         self.begin = time.monotonic() + 0.02
         self._wake()
         self._give_up()
-        await self.done
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        for connection in [*self.idle, *self.flying.values()]:
-            connection.closing = True
-            connection.abort("")
+        if self.watch is not None:
+            self._tell()
+        try:
+            await self.done
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            self.stopped_s = time.monotonic() - self.begin
+            self.done.cancel()
+        for gate in self.gates:
+            await gate.close()
         await asyncio.sleep(0)
-        return self.meter
-
-    def _due(self, ticket: int) -> float:
-        return self.begin + self.arrivals[ticket]
-
-    def _counts(self, ticket: int) -> bool:
-        return self.arrivals[ticket] >= self.plan.warmup_s
+        return self
 
     def _wake(self) -> None:
         arrivals, begin = self.arrivals, self.begin
         for _ in range(_BURST):
-            if self.next == len(arrivals):
+            if self.next == len(arrivals) or self.done.done():
                 self._finish(0)
                 return
             late = time.monotonic() - begin - arrivals[self.next]
@@ -99,81 +92,23 @@ class _OpenLoop:
         self.loop.call_soon(self._wake)
 
     def _handle(self, ticket: int, late: float) -> None:
-        if self._counts(ticket):
-            self.meter.offered += 1
-            self.meter.lag.record(late * 1000)
-        if self.idle:
-            self._send(self.idle.pop(), ticket)
-            return
-        self.waiting.append(ticket)
-        if self.open + self.opening >= self.plan.connections:
-            self.meter.starved += self._counts(ticket)
-        elif self.opening < len(self.waiting):
-            self._open()
+        self.record.lag_ms[ticket] = late * 1000
+        if not self.gates[self.stream.endpoints[ticket]].offer(ticket):
+            self.record.starved[ticket] = 1
 
-    def _send(self, connection: Connection, ticket: int) -> None:
-        self.flying[ticket] = connection
-        self.meter.sent += self._counts(ticket)
-        connection.send(ticket, self.request(ticket))
+    def _sent(self, ticket: int) -> None:
+        self.record.sent[ticket] = 1
 
-    def _open(self) -> None:
-        self.opening += 1
-        task = self.loop.create_task(self._connect())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def _age_s(self, ticket: int) -> float:
+        return time.monotonic() - self.begin - self.arrivals[ticket]
 
-    async def _connect(self) -> None:
-        host, port, _, tls = self.target
-        try:
-            _, connection = await self.loop.create_connection(
-                lambda: Connection(self, self.parser), host, port, ssl=tls
-            )
-        except OSError as error:
-            self.opening -= 1
-            if self.waiting:
-                self._fail(self.waiting.popleft(), f"connect: {type(error).__name__}")
-            return
-        self.opening -= 1
-        self.open += 1
-        self._release(connection)
+    def answer(self, ticket: int, status: int) -> None:
+        deadline_ms = self.deadlines_ms[self.stream.kinds[ticket]]
+        self.record.answered(ticket, status, self._age_s(ticket) * 1000, deadline_ms)
+        self._finish(1)
 
-    def _release(self, connection: Connection) -> None:
-        if self.waiting:
-            self._send(connection, self.waiting.popleft())
-        else:
-            self.idle.append(connection)
-
-    def answered(self, connection: Connection, status: int) -> None:
-        ticket, connection.ticket = connection.ticket, -1
-        if ticket < 0:
-            connection.closing = True
-        else:
-            del self.flying[ticket]
-            if self._counts(ticket):
-                self.meter.answer(status, (time.monotonic() - self._due(ticket)) * 1000)
-            self._finish(1)
-        if not connection.closing:
-            self._release(connection)
-        else:
-            self.open -= 1
-            self._refill()
-
-    def lost(self, connection: Connection, why: str) -> None:
-        self.open -= 1
-        if connection.ticket in self.flying:
-            del self.flying[connection.ticket]
-            self._fail(connection.ticket, why)
-        elif connection in self.idle:
-            self.idle.remove(connection)
-        self._refill()
-
-    def _refill(self) -> None:
-        if self.opening < len(self.waiting) and self.open + self.opening < self.plan.connections:
-            self._open()
-
-    def _fail(self, ticket: int, why: str, age_s: float | None = None) -> None:
-        if self._counts(ticket):
-            self.meter.failure(why, None if age_s is None else age_s * 1000)
+    def failure(self, ticket: int, why: str, age_s: float | None = None) -> None:
+        self.record.failed(ticket, why, -1.0 if age_s is None else age_s * 1000)
         self._finish(1)
 
     def _finish(self, count: int) -> None:
@@ -182,20 +117,22 @@ class _OpenLoop:
             self.done.set_result(None)
 
     def _give_up(self) -> None:
-        """Drops what is too old; in flight and waiting are both ordered by due time, oldest first."""
         if self.done.done():
             return
-        now, limit = time.monotonic(), self.plan.give_up_s()
-        while self.waiting and now - self._due(self.waiting[0]) > limit:
-            ticket = self.waiting.popleft()
-            self._fail(ticket, "given up unsent", now - self._due(ticket))
-        for ticket in list(self.flying):
-            if now - self._due(ticket) <= limit:
-                break
-            connection = self.flying.pop(ticket)
-            self._fail(ticket, "no answer", now - self._due(ticket))
-            connection.abort("given up")
-        self.loop.call_later(min(0.05, limit / 4), self._give_up)
+        limit_s = self.plan.give_up_s()
+        for gate in self.gates:
+            gate.give_up(self._age_s, limit_s)
+        self.loop.call_later(min(0.05, limit_s / 4), self._give_up)
+
+    def _tell(self) -> None:
+        if self.done.done() or self.watch is None:
+            return
+        count, lag_ms = self.record.so_far, self.record.lag_ms[max(self.next - 1, 0)] if self.next else 0.0
+        total_s = self.plan.warmup_s + self.plan.duration_s
+        elapsed_s = max(time.monotonic() - self.begin, 0.0)
+        outcomes = (count[IN_TIME], count[LATE], count[REFUSED], count[ERROR])
+        self.watch(Progress(elapsed_s, total_s, self.next, *outcomes, lag_ms))
+        self.loop.call_later(_TELL_S, self._tell)
 
 
 def run_load(
@@ -240,54 +177,58 @@ def run_load(
     return execute(plan, bodies)
 
 
-def execute(plan: LoadPlan, bodies: Bodies = None) -> LoadResult:
-    """Runs a plan to its end in an event loop of its own."""
-    target = parse_target(plan.url, plan.allow_remote)
-    headers = {names.HEADER_DEADLINE: f"{plan.deadline_ms:g}"} | plan.headers
-    request = request_source(target, bodies, headers)
-    started_s = time.time()
-    raise_open_files(plan.connections)
+def execute(
+    plan: LoadPlan, bodies: Bodies = None, replay: Sequence[Recorded] = (), watch: Watch | None = None
+) -> LoadResult:
+    """Runs a plan to its end in an event loop of its own; on Ctrl-C, to there, with a result marked partial.
+
+    `replay` sends recorded requests at their recorded distances instead of arrivals from `rate`, with their own
+    bodies. `watch` is told twice a second how far it is.
+    """
+    urls = [plan.url, *(endpoint.url for endpoint in plan.endpoints)]
+    targets = [parse_target(url, plan.allow_remote) for url in urls]
+    stream = make_stream(plan, replay)
+    if replay:
+        recorded = [bytes(line.body) for line in replay]
+        bodies = recorded.__getitem__
+    source = _source(plan, stream, targets, bodies)
+    raise_open_files(plan.connections * len(targets))
+    started_s, started, used = time.time(), time.monotonic(), resource.getrusage(resource.RUSAGE_THREAD)
     with quiet_collector():
-        meter = run_in_loop(lambda: _OpenLoop(plan, target, request).run())
-    return _summarize(plan, meter, started_s)
+        ran = run_in_loop(lambda: _OpenLoop(plan, stream, targets, source, watch).run())
+    took_s = time.monotonic() - started
+    return summarize(
+        plan,
+        stream,
+        ran.record,
+        _audit(ran, used, took_s, time.time() - started_s - took_s),
+        started_s,
+        ran.stopped_s,
+    )
 
 
-def _summarize(plan: LoadPlan, meter: _Meter, started_s: float) -> LoadResult:
-    attainment = meter.in_deadline / meter.offered if meter.offered else 0.0
-    verdict, why = judge(plan, meter.offered, attainment, meter.lag.quantile(0.99), meter.starved)
-    latency, lag = meter.latency, meter.lag
-    return LoadResult(
-        url=plan.url,
-        rate=plan.rate,
-        duration_s=plan.duration_s,
-        deadline_ms=plan.deadline_ms,
-        objective=plan.objective,
-        seed=plan.seed,
-        offered=meter.offered,
-        sent=meter.sent,
-        ok=meter.ok,
-        in_deadline=meter.in_deadline,
-        refused=meter.refused,
-        errors=meter.errors,
-        statuses=dict(meter.statuses.most_common()),
-        offered_per_s=meter.offered / plan.duration_s,
-        goodput_per_s=meter.in_deadline / plan.duration_s,
-        attainment=attainment,
-        p50_ms=latency.quantile(0.5),
-        p90_ms=latency.quantile(0.9),
-        p99_ms=latency.quantile(0.99),
-        p999_ms=latency.quantile(0.999),
-        mean_ms=latency.mean_ms,
-        max_ms=latency.max_ms,
-        refused_p99_ms=meter.refusals.quantile(0.99),
-        schedule_lag_p50_ms=lag.quantile(0.5),
-        schedule_lag_p99_ms=lag.quantile(0.99),
-        schedule_lag_max_ms=lag.max_ms,
-        starved=meter.starved,
-        kept_schedule=verdict != NO_VERDICT,
-        verdict=verdict,
-        why=why,
-        multiple=plan.multiple,
-        started_s=started_s,
-        histogram=latency.to_dict(),
+def _source(plan: LoadPlan, stream: Stream, targets: Sequence[Target], bodies: Bodies) -> Source:
+    """From a request's number to its bytes, by its endpoint and its class."""
+    of_class = [(kind.deadline_ms, plan.headers | kind.headers) for kind in plan.classes]
+    sources = [
+        [
+            request_source(target, bodies, {names.HEADER_DEADLINE: f"{deadline_ms:g}"} | headers)
+            for deadline_ms, headers in of_class or [(plan.deadline_ms, plan.headers)]
+        ]
+        for target in targets
+    ]
+    if len(sources) == len(sources[0]) == 1:
+        return sources[0][0]
+    return lambda ticket: sources[stream.endpoints[ticket]][stream.kinds[ticket]](ticket)
+
+
+def _audit(ran: _OpenLoop, before: resource.struct_rusage, took_s: float, clock_step_s: float) -> Audit:
+    after = resource.getrusage(resource.RUSAGE_THREAD)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Audit(
+        cpu_share=used_s / took_s,
+        switched_out=after.ru_nivcsw - before.ru_nivcsw,
+        connections=sum(gate.opened for gate in ran.gates),
+        clock_step_ms=clock_step_s * 1000,
+        unfinished=ran.next - ran.finished,
     )
