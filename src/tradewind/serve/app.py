@@ -18,6 +18,7 @@ from tradewind.serve.http import Pending, Request, Response, failure
 from tradewind.serve.jobs import Result
 from tradewind.serve.replica import Replica
 from tradewind.serve.routes import Work
+from tradewind.serve.watch import Finished, tell, watched
 
 REQUEST_ID = names.HEADER_REQUEST_ID.encode()
 MAX_ID_CHARACTERS = 128
@@ -55,9 +56,13 @@ class App:
             return NO_TIME  # as it is: at the door every microsecond is taken from those inside
         exchange = Exchange(route.name, self._request_id(request), request.arrived_s)
         if isinstance(answer, Response):
-            return self._done(exchange, answer)
+            response = self._done(exchange, answer)
+            tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
+            return response
         leave = partial(self._replica.dispatcher.cancel, answer.program, answer.job)
-        return Pending(answer.job.future, partial(self._respond, exchange, answer), leave)
+        answered = partial(self._respond, exchange, answer)
+        respond = watched(self._replica.watchers, request, route.name, answer, answered)
+        return Pending(answer.job.future, respond, leave)
 
     def unread(self, response: Response) -> None:
         """Count an answer to a request that could not be read."""

@@ -9,11 +9,15 @@ from tradewind.serve.accesslog import AccessLog
 from tradewind.serve.catalogue import Catalogue
 from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.gpu_metrics import register_gpus
 from tradewind.serve.http import Response
 from tradewind.serve.metrics import Metrics
+from tradewind.serve.metrics_aliases import NvInference
 from tradewind.serve.profile import Profile
 from tradewind.serve.recommender import RecommendModel
 from tradewind.serve.served import ProgramModel, ServedModel
+from tradewind.serve.tracing import from_environment
+from tradewind.serve.watch import Watcher
 from tradewind.spec import EndpointSpec
 
 LOGGED = ("infer", "recommend")
@@ -38,6 +42,11 @@ class Replica:
         self.dispatcher = Dispatcher(self.metrics)
         self.pool = Pool(options, spec.workers, num_spares, self.dispatcher.pump)
         self.dispatcher.pool = self.pool
+        self.watchers: list[Watcher] = [NvInference(self.metrics, version).observe]
+        register_gpus(self.metrics.registry)
+        tracer = from_environment(spec.model)
+        if tracer is not None:
+            self.watchers.append(tracer)
         self._access_log = access_log
         self._restarts_seen = 0
 

@@ -1,0 +1,56 @@
+"""Triton's names and meanings for what this server counts."""
+
+import asyncio
+
+import pytest
+from prometheus_client import generate_latest
+
+from tradewind.serve.http import Request, Response
+from tradewind.serve.jobs import Job, Prepared, Result
+from tradewind.serve.metrics import Metrics
+from tradewind.serve.metrics_aliases import NvInference
+from tradewind.serve.watch import Finished
+
+
+def finished(status: int, result: Result | None) -> Finished:
+    async def job() -> Job:
+        return Job(Prepared({}, 2, 0), 12.0, 10.0)
+
+    request = Request("POST", "/v2/models/m/infer", {}, True)
+    request.arrived_s = 10.0
+    return Finished(request, "infer", Response(status, b""), 10.5, "m", asyncio.run(job()), result)
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def test_two_requests_of_one_batch_are_one_execution_and_twice_its_time() -> None:
+    """As Triton counts: durations are sums over requests, executions are batches, `count` is rows."""
+    metrics = Metrics(0.05)
+    aliases = NvInference(metrics, "3")
+    for _ in range(2):
+        aliases.observe(finished(200, Result({}, 0.125, 0.25, 4)))
+    metrics.observe_batch("m", 4, 0.25)
+    found, labels = values(metrics), '{model="m",version="3"}'
+    expected = {
+        "request_success_total": 2, "request_duration_us_total": 1e6, "queue_duration_us_total": 250_000,
+        "compute_infer_duration_us_total": 500_000, "exec_count_total": 1, "count_total": 4,
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert found[f"nv_inference_{name}{labels}"] == pytest.approx(value), name
+
+
+def test_failures_have_tritons_reasons() -> None:
+    """Refused before or in the queue, left by the client, failed in the model."""
+    metrics = Metrics(0.05)
+    aliases = NvInference(metrics, "3")
+    for status in (429, 503, 499, 422):
+        aliases.observe(finished(status, None))
+    metrics.observe_refusal("m", "admission")
+    metrics.observe_refusal("m", "late")  # it was queued: observed as 429 above
+    found = values(metrics)
+    prefix = 'nv_inference_request_failure_total{model="m",reason='
+    counted = {name.split('"')[3]: value for name, value in found.items() if name.startswith(prefix)}
+    assert counted == {"REJECTED": 3, "CANCELED": 1, "BACKEND": 1}
