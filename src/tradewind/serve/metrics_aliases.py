@@ -79,7 +79,7 @@ class NvInference(Collector):
         """Those that were queued, and those turned away before."""
         found = dict(sums.failures)
         for sample in _samples(self._metrics.refused, "_total"):
-            if sample.labels["model"] == model and sample.labels["reason"] in ("door", "admission"):
+            if sample.labels["model"] == model and sample.labels["reason"] != "late":
                 found["REJECTED"] = found.get("REJECTED", 0) + int(sample.value)
         return found
 
