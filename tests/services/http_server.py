@@ -3,7 +3,7 @@
 Prints `port N`, then serves until stdin closes. Rules: `delay_ms` for every answer; `status` of every
 answer; `refuse_every` answers each n-th with 429; `close_every` closes the connection after each n-th;
 `stall_at_s`, `stall_s` freeze the whole server once; `slow_every`, `slow_ms` delay each n-th;
-`garbage` answers with something that is not HTTP; `mute` never answers.
+`garbage` answers with something that is not HTTP; `mute` never answers; `answer` is the body of every answer.
 GET /seen returns {"requests": n, "refused": n, "stalls": n, "deadlines": [...]}.
 """
 
@@ -19,6 +19,7 @@ class Server:
 
     def __init__(self, rules: dict[str, Any]) -> None:
         self.rules = rules
+        self.body = str(rules.get("answer", "{}")).encode()
         self.seen: dict[str, Any] = {"requests": 0, "refused": 0, "stalls": 0, "deadlines": [], "bodies": []}
 
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,7 +58,7 @@ class Server:
         refuse = number % rules.get("refuse_every", number + 1) == 0
         self.seen["refused"] += refuse
         keep = bool(number % rules.get("close_every", number + 1))
-        writer.write(_response(429 if refuse else rules.get("status", 200), b"{}", keep))
+        writer.write(_response(429 if refuse else rules.get("status", 200), self.body, keep))
         await writer.drain()
         return keep
 
