@@ -7,6 +7,7 @@ When the script is at its end, the last word goes on. GET /v2/health/ready is an
 
 import asyncio
 import contextlib
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -104,18 +105,20 @@ def _answer(status: int, body: bytes, retry_after: str = "") -> bytes:
 
 
 @contextlib.contextmanager
-def scripted_server(*script: str, body: bytes = BODY, port: int = 0) -> Iterator[Scripted]:
-    """Serve on loopback from a thread of its own until the block ends."""
+def scripted_server(
+    *script: str, body: bytes = BODY, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Scripted]:
+    """Serve on loopback from a thread of its own until the block ends; https with `tls`."""
     scripted = Scripted(script or ("ok",), body)
     loop = scripted.loop
 
     async def start() -> asyncio.Server:
-        return await asyncio.start_server(scripted.serve, "127.0.0.1", port)
+        return await asyncio.start_server(scripted.serve, "127.0.0.1", port, ssl=tls)
 
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(WAIT_S)
-    scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    scripted.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def stop() -> None:
         server.close()

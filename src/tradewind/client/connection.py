@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._begun = False
         """The first byte of an answer has come."""
         self.usable = True
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def exchange(self, request: Sequence[bytes]) -> Answer:
         """Send a request and wait for the whole answer.
@@ -106,6 +107,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        if not self.lost.done():
+            self.lost.set_result(None)
         self._fail(f"the connection was lost ({exc or 'closed by the server'})")
 
     def data_received(self, data: bytes) -> None:
@@ -168,11 +171,13 @@ class Pool:
             if connection.usable:
                 self._idle.append(connection)
 
-    def close(self) -> None:
-        """Close every connection; calls in flight fail."""
-        for connection in (*self._idle, *self._busy):
-            connection.close()
+    async def close(self) -> None:
+        """Drop every connection and wait until they are gone; calls in flight fail."""
+        connections = [*self._idle, *self._busy]
         self._idle.clear()
+        for connection in connections:
+            connection.close(at_once=True)
+        await asyncio.gather(*(connection.lost for connection in connections))
 
     def _take(self) -> Connection | None:
         while self._idle:

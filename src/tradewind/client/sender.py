@@ -77,8 +77,7 @@ class Sender:
             probe.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
         for pool in self._pools:
-            pool.close()
-        await asyncio.sleep(0)
+            await pool.close()
 
     async def call(self, call: Call, deadline_s: float) -> tuple[Answer, str]:
         """The 200 answer of a call and the endpoint it came from, inside the deadline."""
