@@ -109,10 +109,10 @@ def test_the_deadline_ends_a_call_and_frees_the_servers_slot() -> None:
 
         async def use(client: AsyncClient) -> None:
             with pytest.raises(DeadlineExceeded, match="deadline"):
-                await client.recommend(["1"], deadline_ms=50)
+                await client.recommend(["1"], deadline_ms=500)
+            assert await asyncio.to_thread(server.left.acquire, timeout=WAIT_S)
 
         with_client(server.url, PATIENT, use)
-        assert server.left.acquire(timeout=WAIT_S)
         assert server.injected["hold"] == 1
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -48,10 +48,10 @@ class NvInference(Collector):
     def collect(self) -> Iterator[Metric]:
         """The series, each by model and version."""
         models = self._models.items()
-        failures = _counter("request_failure", "Requests that failed.", "reason")
+        failures = _series("request_failure", "Requests that failed.")
         for model, sums in models:
             for reason, count in self._failures(model, sums).items():
-                failures.add_metric([model, self._version, reason], count)
+                self._add(failures, count, model=model, reason=reason)
         yield failures
         for name, text, values in (
             ("request_success", "Requests answered.", {m: s.success for m, s in models}),
@@ -65,15 +65,16 @@ class NvInference(Collector):
             ("exec_count", "Batches run.", self._rows("_count")),
             ("count", "Rows run.", self._rows("_sum")),
         ):
-            family = _counter(name, text)
+            series = _series(name, text)
             for model, value in values.items():
-                family.add_metric([model, self._version], value)
-            yield family
-        pending = GaugeMetricFamily(
-            "nv_inference_pending_request_count", "Requests queued or running.", labels=["version"]
-        )
-        pending.add_metric([self._version], self._metrics.in_flight._value.get())
+                self._add(series, value, model=model)
+            yield series
+        pending = _series("pending_request_count", "Requests queued or running.")
+        self._add(pending, self._metrics.in_flight._value.get())
         yield pending
+
+    def _add(self, series: Metric, value: float, **labels: str) -> None:
+        series.add_sample(series.name, {**labels, "version": self._version}, value)
 
     def _failures(self, model: str, sums: _Sums) -> dict[str, int]:
         """Those that were queued, and those turned away before."""
@@ -102,5 +103,6 @@ def _reason(status: int) -> str:
     return "CANCELED" if status == CANCELED else "BACKEND"
 
 
-def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"nv_inference_{name}", text, labels=["model", "version", *labels])
+def _series(name: str, text: str) -> Metric:
+    """Untyped: a counter's name would have to end in `_total`, and Triton's do not."""
+    return Metric(f"nv_inference_{name}", text, "unknown")
