@@ -9,7 +9,7 @@ from tradewind.cli.main import COMMANDS, invoke
 from tradewind.names import ExitCode
 
 FROZEN = (
-    "run", "render", "rerun", "ps", "show", "logs", "why", "resize", "stop", "chaos", "publish", "models", "promote",
+    "run", "plan", "render", "rerun", "ps", "show", "logs", "why", "resize", "stop", "chaos", "publish", "models", "promote",
     "serve", "load", "report", "doctor",
 )  # fmt: skip
 HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "uvloop", "lightkube")

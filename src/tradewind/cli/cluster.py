@@ -62,10 +62,9 @@ def render(
 def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
     """`tradewind run --on ...`: show the plan, or submit and follow."""
     if dry_run:
-        from tradewind.launch.kubernetes.preview import preview
+        from tradewind.cli.plan import dry_run_on
 
-        emit(preview(spec, on), output)
-        return ExitCode.OK
+        return dry_run_on(spec, on, output)
     from tradewind.launch.kubernetes.submit import submit
     from tradewind.store import open_store
 

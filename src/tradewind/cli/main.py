@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": ("runs:run", "Run a script on N workers, keep it alive, record what happened."),
+    "plan": (
+        "plan:plan",
+        "Say before a run whether and where it fits, what it costs, how long others waited.",
+    ),
     "render": ("cluster:render", "Print a run's manifests for a cluster: Job, JobSet, TrainJob or RayJob."),
     "rerun": ("runs:rerun", "Run the very bytes of an earlier run again."),
     "ps": ("runs:ps", "List runs, newest first."),

@@ -141,18 +141,33 @@ class Cluster:
         absent_ok: bool = False,
     ) -> Object:
         """One request; raises ClusterError with the server's own words."""
-        content = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} | dict(headers or {})
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            found: Object = json.loads(self.send(method, path, content, params, sent))
+        except Refused as error:
+            if error.status == 404 and absent_ok:
+                return {}
+            raise
+        return found
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """The bytes of one answer, for readers with types of their own; raises ClusterError."""
         with self.named_errors(method, path):
             answer = self._http.request(
-                method, path, content=content, params=params, headers=sent, timeout=timeout(TIMEOUT_S)
+                method, path, content=content, params=params, headers=headers, timeout=timeout(TIMEOUT_S)
             )
-        if answer.status_code == 404 and absent_ok:
-            return {}
         if answer.status_code >= 400:
             raise self.refused(method, path, answer)
-        found: Object = answer.json()
-        return found
+        body: bytes = answer.content
+        return body
 
     def refused(self, method: str, path: str, answer: Any) -> ClusterError:
         """What the server said, where, and what helps."""

@@ -45,6 +45,8 @@ class Context(Spec, frozen=True, kw_only=True):
     gpu_resource: str = "nvidia.com/gpu"
     gpu_label: str = "nvidia.com/gpu.product"
     """Node label whose value is the GPU type."""
+    prices: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = msgspec.field(default_factory=dict)
+    """What one unit costs for an hour, by resource (of memory a GiB) or by GPU type; for `tradewind plan`."""
     python: str = "python"
     """Python of the image."""
     user_id: Annotated[int, msgspec.Meta(ge=1)] = 1000

@@ -13,6 +13,7 @@ from tradewind.launch.kubernetes.context import Context, load_context
 from tradewind.launch.kubernetes.manifests import Manifest, manifests
 from tradewind.launch.kubernetes.pod import checkpoints
 from tradewind.launch.kubernetes.request import (
+    Capabilities,
     Request,
     for_pods,
     host_resources,
@@ -62,7 +63,12 @@ def preview(spec: RunSpec, on: str, cwd: Path | None = None) -> Preview:
     """Work out `spec` for the cluster that `on` names; asks no cluster and writes nothing."""
     context = load_context(on)
     worked_out = plan(spec, cwd, elsewhere=True)
-    request = request_of(spec, worked_out, Code(digest=""), context, run="0" * 12)
+    return preview_of(request_of(spec, worked_out, Code(digest=""), context, run="0" * 12), worked_out, on)
+
+
+def preview_of(request: Request, worked_out: Plan, on: str) -> Preview:
+    """A run that is worked out already, as people read it."""
+    spec = request.spec
     return Preview(
         name=worked_out.name,
         on=on,
@@ -86,8 +92,15 @@ def preview(spec: RunSpec, on: str, cwd: Path | None = None) -> Preview:
     )
 
 
-def request_of(spec: RunSpec, worked_out: Plan, code: Code, context: Context, run: str) -> Request:
-    """A run as it would be asked of a cluster of which nothing is known."""
+def request_of(
+    spec: RunSpec,
+    worked_out: Plan,
+    code: Code,
+    context: Context,
+    run: str,
+    capabilities: Capabilities | None = None,
+) -> Request:
+    """A run as it would be asked of a cluster with these capabilities, or of one of which nothing is known."""
     return make_request(
         run=run,
         name=worked_out.name,
@@ -95,7 +108,7 @@ def request_of(spec: RunSpec, worked_out: Plan, code: Code, context: Context, ru
         stored=for_pods(as_stored(spec, worked_out)),
         code=code,
         context=context,
-        capabilities=None,
+        capabilities=capabilities,
     )
 
 

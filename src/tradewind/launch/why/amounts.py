@@ -1,5 +1,6 @@
 """Quantities as Kubernetes writes them, and what a pod asks for in total."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -17,6 +18,7 @@ EPSILON = 1e-6
 """Relative slack, for sums of thousandths."""
 
 
+@functools.lru_cache(4096)
 def amount(value: Amount) -> float:
     """`500m`, `4Gi`, `1e3` or a number, in units; raises SpecError."""
     found = _QUANTITY.fullmatch(str(value).strip()[:99])

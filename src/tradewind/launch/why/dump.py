@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -28,12 +28,21 @@ class World:
         for item in objects:
             self._by_kind.setdefault(item.kind, []).append(item)
         self.nodes = {node.metadata.name: node for node in self.all(Node)}
+        self.complete: frozenset[str] = frozenset()
+        """Kinds of which everything that matters is here: that there is none says something."""
 
     def all(self, kind: type[T], namespace: str | None = None) -> list[T]:
         """The objects of a kind, in the order of the dump."""
         name = next((name for name, known in KINDS.items() if known is kind), "")
         found = [item for item in self._by_kind.get(name, ()) if isinstance(item, kind)]
         return [item for item in found if namespace is None or item.metadata.namespace == namespace]
+
+    def changed(self, kind: str, objects: list[Object]) -> "World":
+        """The same world with other objects of one kind."""
+        others = [item for name, found in self._by_kind.items() if name != kind for item in found]
+        world = World(others + objects)
+        world.complete = self.complete
+        return world
 
     def names(self, kind: str, namespace: str = "") -> frozenset[str]:
         """The names of a kind's objects; empty as well when the dump holds none of that kind."""
@@ -65,6 +74,12 @@ class _Listing(msgspec.Struct):
 
     kind: str = ""
     items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Typed(msgspec.Struct, Generic[T]):
+    """A list of objects of one kind."""
+
+    items: list[T] | None = None
 
 
 class _Head(msgspec.Struct):
@@ -108,6 +123,15 @@ def _decode(item: msgspec.Raw, kind: str, known: type[Object]) -> Object:
     except msgspec.ValidationError:
         found = msgspec.convert(_without_nulls(msgspec.json.decode(item)), known)
     return found if found.kind else msgspec.structs.replace(found, kind=kind)
+
+
+def decode_list(data: bytes, known: type[T], kind: str) -> list[T]:
+    """The objects in the list that an API server answered with; raises msgspec.DecodeError."""
+    try:
+        found: list[Any] = msgspec.json.decode(data, type=_Typed[known]).items or []  # type: ignore[valid-type]
+    except msgspec.ValidationError:
+        found = [_decode(item, kind, known) for item in msgspec.json.decode(data, type=_Listing).items or ()]
+    return [msgspec.structs.replace(item, kind=kind) for item in found]
 
 
 def _without_nulls(value: Any) -> Any:

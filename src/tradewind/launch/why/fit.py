@@ -2,7 +2,8 @@
 
 import enum
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from tradewind.launch.why.amounts import Room, add, lacking, need_of, room
 from tradewind.launch.why.dump import World
@@ -50,14 +51,21 @@ class Seat:
         return not lacking(need, self.free)
 
 
-class Seating:
-    """Every node of the cluster as one pod sees it."""
+class Rooms(NamedTuple):
+    """Of every node by name: what it has for jobs at all, and what is free of that now."""
 
-    def __init__(self, world: World, pod: Pod) -> None:
+    size: dict[str, Room]
+    free: dict[str, Room]
+
+
+class Seating:
+    """Every node of the cluster as one pod sees it; `rooms` of the same world spare adding them up again."""
+
+    def __init__(self, world: World, pod: Pod, rooms: Rooms | None = None) -> None:
         self.world, self.pod, self.need = world, pod, need_of(pod.spec)
-        free = free_rooms(world)
+        size, free = rooms or rooms_of(world)
         self.seats = [
-            Seat(node, pod.spec, room(node.status.allocatable), free[node.metadata.name])
+            Seat(node, pod.spec, size[node.metadata.name], free[node.metadata.name])
             for node in world.all(Node)
         ]
 
@@ -82,13 +90,39 @@ class Seating:
         return [seat for seat in self.open if seat.has_room(self.need)]
 
 
-def free_rooms(world: World) -> dict[str, Room]:
-    """What the pods on every node leave of it."""
-    free = {node.metadata.name: room(node.status.allocatable) for node in world.all(Node)}
+def rooms_of(world: World) -> Rooms:
+    """What the nodes have and what the pods on them leave of it; pods of DaemonSets and of the node itself stay."""
+    size = {node.metadata.name: room(node.status.allocatable) for node in world.all(Node)}
+    free = {name: dict(amounts) for name, amounts in size.items()}
+    for pod in holding(world):
+        if pod.spec.node_name in free:
+            need = need_of(pod.spec)
+            add(free[pod.spec.node_name], need, sign=-1.0)
+            if stays(pod):
+                add(size[pod.spec.node_name], need, sign=-1.0)
+    return Rooms(size, free)
+
+
+def holding(world: World) -> Iterator[Pod]:
+    """The pods that hold room on a node."""
     for pod in world.all(Pod):
-        if pod.spec.node_name in free and pod.status.phase not in ("Succeeded", "Failed"):
-            add(free[pod.spec.node_name], need_of(pod.spec), sign=-1.0)
-    return free
+        if pod.spec.node_name and pod.status.phase not in ("Succeeded", "Failed"):
+            yield pod
+
+
+def stays(pod: Pod) -> bool:
+    """Whether a pod is part of its node: it does not end when everybody's work is done."""
+    return any(owner.kind in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
+
+
+def seats_for(seats: Iterable[Seat], need: Room, empty: bool = False) -> int:
+    """How many pods of one kind these nodes take."""
+    return sum(times(need, seat.size if empty else seat.free) for seat in seats)
+
+
+def times(need: Room, have: Room) -> int:
+    """How often a need goes into what there is."""
+    return max(0, min(int(have.get(name, 0.0) / value + 1e-6) for name, value in need.items()))
 
 
 def bars(node: Node, taints: Iterable[Taint], tolerations: tuple[Toleration, ...]) -> Iterable[Bar]:
@@ -170,16 +204,20 @@ def selects(selector: LabelSelector | None, labels: dict[str, str]) -> bool:
 def kept_apart(seating: Seating) -> list[str]:
     """The roomy nodes that required pod affinity or anti-affinity rules out."""
     spec, near = seating.pod.spec.affinity, _pods_near(seating.world)
-    refused = []
-    for seat in seating.roomy:
-        apart = any(_reaches(t, seating, seat, near) for t in spec.pod_anti_affinity.required)
-        lonely = any(
-            not _reaches(t, seating, seat, near) and not _first_of_its_kind(t, seating)
-            for t in spec.pod_affinity.required
-        )
-        if apart or lonely or _is_unwelcome(seating, seat, near):
-            refused.append(seat.name)
-    return refused
+    apart = [(term, _reached(term, seating.pod, near)) for term in spec.pod_anti_affinity.required]
+    together = [
+        (term, _reached(term, seating.pod, near))
+        for term in spec.pod_affinity.required
+        if not _first_of_its_kind(term, seating, near)
+    ]
+    shunned = unwelcome(seating.pod, near)
+    return [
+        seat.name
+        for seat in seating.roomy
+        if any(_domain(seat, term.topology_key) in domains for term, domains in apart)
+        or any(_domain(seat, term.topology_key) not in domains for term, domains in together)
+        or any(_domain(seat, key) == value for key, value in shunned)
+    ]
 
 
 Placed = list[tuple[Pod, dict[str, str]]]
@@ -188,40 +226,39 @@ Placed = list[tuple[Pod, dict[str, str]]]
 def _pods_near(world: World) -> Placed:
     """Pods on nodes with those nodes' labels."""
     labels = {node.metadata.name: node.metadata.labels for node in world.all(Node)}
-    return [
-        (pod, labels[pod.spec.node_name])
-        for pod in world.all(Pod)
-        if pod.spec.node_name in labels and pod.status.phase not in ("Succeeded", "Failed")
-    ]
+    return [(pod, labels[pod.spec.node_name]) for pod in holding(world) if pod.spec.node_name in labels]
 
 
-def _reaches(term: PodTerm, seating: Seating, seat: Seat, near: Placed) -> bool:
-    """Whether a pod that the term selects runs in the same domain as this node."""
-    domain = seat.node.metadata.labels.get(term.topology_key)
-    places = term.namespaces or (seating.pod.metadata.namespace,)
-    return domain is not None and any(
-        labels.get(term.topology_key) == domain
-        and pod.metadata.namespace in places
-        and selects(term.label_selector, pod.metadata.labels)
-        for pod, labels in near
-    )
+def _domain(seat: Seat, key: str) -> str | None:
+    return seat.node.metadata.labels.get(key)
 
 
-def _first_of_its_kind(term: PodTerm, seating: Seating) -> bool:
+def _reached(term: PodTerm, pod: Pod, near: Placed) -> set[str]:
+    """The domains of a term's topology in which a pod runs that it selects."""
+    places = term.namespaces or (pod.metadata.namespace,)
+    return {
+        labels[term.topology_key]
+        for other, labels in near
+        if term.topology_key in labels
+        and other.metadata.namespace in places
+        and selects(term.label_selector, other.metadata.labels)
+    }
+
+
+def _first_of_its_kind(term: PodTerm, seating: Seating, near: Placed) -> bool:
     """A pod that its own affinity selects may be the first where no other is placed."""
-    others = [
-        pod for pod, _ in _pods_near(seating.world) if selects(term.label_selector, pod.metadata.labels)
-    ]
+    others = any(selects(term.label_selector, pod.metadata.labels) for pod, _ in near)
     return not others and selects(term.label_selector, seating.pod.metadata.labels)
 
 
-def _is_unwelcome(seating: Seating, seat: Seat, near: Placed) -> bool:
-    """Whether a pod that is there keeps this one away."""
-    mine, here = seating.pod.metadata, seat.node.metadata.labels
-    return any(
-        selects(term.label_selector, mine.labels)
-        and mine.namespace in (term.namespaces or (pod.metadata.namespace,))
-        and labels.get(term.topology_key) == here.get(term.topology_key) is not None
-        for pod, labels in near
-        for term in pod.spec.affinity.pod_anti_affinity.required
-    )
+def unwelcome(pod: Pod, near: Placed) -> set[tuple[str, str]]:
+    """The domains, as label and value, from which pods that are there keep this one away."""
+    mine = pod.metadata
+    return {
+        (term.topology_key, labels[term.topology_key])
+        for other, labels in near
+        for term in other.spec.affinity.pod_anti_affinity.required
+        if term.topology_key in labels
+        and mine.namespace in (term.namespaces or (other.metadata.namespace,))
+        and selects(term.label_selector, mine.labels)
+    }

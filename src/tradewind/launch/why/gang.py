@@ -3,9 +3,9 @@
 import re
 from collections import defaultdict
 
-from tradewind.launch.why.amounts import Room, shown
+from tradewind.launch.why.amounts import shown
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
-from tradewind.launch.why.fit import Seat, Seating
+from tradewind.launch.why.fit import Seat, Seating, seats_for
 from tradewind.launch.why.kinds import PodGroup
 from tradewind.launch.why.messages import scheduler_evidence
 from tradewind.launch.why.view import View, from_condition
@@ -88,15 +88,6 @@ def gang_scattered(view: View, seating: Seating) -> Cause | None:
             *_conditions(group),
         ),
     )
-
-
-def seats_for(seats: list[Seat], need: Room, empty: bool = False) -> int:
-    """How many pods of one kind these nodes take."""
-    return sum(_times(need, seat.size if empty else seat.free) for seat in seats)
-
-
-def _times(need: Room, have: Room) -> int:
-    return max(0, min(int(have.get(name, 0.0) / value + 1e-6) for name, value in need.items()))
 
 
 def _said_by_group(view: View, group: PodGroup) -> Cause | None:

@@ -205,9 +205,54 @@ class ClusterQueueSpec(Part, frozen=True, kw_only=True):
     resource_groups: tuple[ResourceGroup, ...] = ()
 
 
+class Used(Part, frozen=True, kw_only=True):
+    name: str = ""
+    total: Amount = 0
+
+
+class FlavorUse(Part, frozen=True, kw_only=True):
+    name: str = ""
+    resources: tuple[Used, ...] = ()
+
+
+class ClusterQueueStatus(Conditions, frozen=True, kw_only=True):
+    flavors_reservation: tuple[FlavorUse, ...] = ()
+
+
 class ClusterQueue(Object, frozen=True, kw_only=True):
     spec: ClusterQueueSpec = ClusterQueueSpec()
-    status: Conditions = Conditions()
+    status: ClusterQueueStatus = ClusterQueueStatus()
+
+    @property
+    def cohort(self) -> str:
+        """The queues that it borrows from; empty for none."""
+        return self.spec.cohort_name or self.spec.cohort
+
+
+class ResourceFlavorSpec(Part, frozen=True, kw_only=True):
+    node_labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class ResourceFlavor(Object, frozen=True, kw_only=True):
+    """The nodes that a part of Kueue's quota is about."""
+
+    spec: ResourceFlavorSpec = ResourceFlavorSpec()
+
+
+class Limit(Part, frozen=True, kw_only=True):
+    type: str = ""
+    default: dict[str, Amount] = msgspec.field(default_factory=dict)
+    default_request: dict[str, Amount] = msgspec.field(default_factory=dict)
+
+
+class LimitRangeSpec(Part, frozen=True, kw_only=True):
+    limits: tuple[Limit, ...] = ()
+
+
+class LimitRange(Object, frozen=True, kw_only=True):
+    """What containers of a namespace get that do not say themselves."""
+
+    spec: LimitRangeSpec = LimitRangeSpec()
 
 
 class ClaimSpec(Part, frozen=True, kw_only=True):
@@ -266,6 +311,8 @@ KINDS: dict[str, type[Object]] = {
     "Workload": Workload,
     "LocalQueue": LocalQueue,
     "ClusterQueue": ClusterQueue,
+    "ResourceFlavor": ResourceFlavor,
+    "LimitRange": LimitRange,
     "PersistentVolumeClaim": Claim,
     "StorageClass": StorageClass,
     "Service": Service,
@@ -274,5 +321,6 @@ KINDS: dict[str, type[Object]] = {
     "Secret": Object,
     "ServiceAccount": Object,
     "PriorityClass": Object,
+    "ResourceClaimTemplate": Object,
 }
 """What is read, by `kind`; objects of other kinds are passed over."""

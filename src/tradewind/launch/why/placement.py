@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from tradewind.launch.why.amounts import Room, lacking, main_resource, need_of, shown, total
+from tradewind.launch.why.amounts import Room, lacking, main_resource, need_of, room, shown, total
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
-from tradewind.launch.why.fit import Bar, Seat, Seating, kept_apart
+from tradewind.launch.why.fit import Bar, Seat, Seating, holding, kept_apart
 from tradewind.launch.why.messages import said_by_scheduler, scheduler_evidence
 from tradewind.launch.why.pods import Pod
 from tradewind.launch.why.view import View, some
@@ -207,14 +207,15 @@ def _holders(view: View, seating: Seating, name: str) -> str:
     """Who holds most of a resource on the nodes that matter."""
     on = {seat.name for seat in seating.open}
     held: Counter[str] = Counter()
-    for pod in view.world.all(Pod):
-        if pod.spec.node_name in on and pod.status.phase not in ("Succeeded", "Failed"):
-            held[_owner(pod)] += round(need_of(pod.spec).get(name, 0.0) * 1000)
+    for pod in holding(view.world):
+        if pod.spec.node_name in on:
+            held[owner_of(pod)] += round(need_of(pod.spec).get(name, 0.0) * 1000)
     most = [f"{owner} ({shown(name, milli / 1000)})" for owner, milli in held.most_common(3) if milli]
     return f" Held by {', '.join(most)}." if most else ""
 
 
-def _owner(pod: Pod) -> str:
+def owner_of(pod: Pod) -> str:
+    """Who made a pod, such as `team/job/train`; the pod itself where nobody did."""
     owners = pod.metadata.owner_references
     name = f"{owners[0].kind.lower()}/{owners[0].name}" if owners else pod.metadata.name
     return f"{pod.metadata.namespace}/{name}"
@@ -232,7 +233,8 @@ def _largest(seats: list[Seat]) -> Room:
 
 
 def _allocatable(seat: Seat, names: list[str]) -> Evidence:
-    has = ", ".join(f"{shown(name, seat.size.get(name, 0.0))} {name}" for name in names)
+    size = room(seat.node.status.allocatable)
+    has = ", ".join(f"{shown(name, size.get(name, 0.0))} {name}" for name in names)
     return fact(seat.node.ref, "status.allocatable", has)
 
 

@@ -1,0 +1,184 @@
+"""The smallest changes with which a run that can never fit would: each is tried on the same cluster."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from tradewind.launch.kubernetes.allowed import unsaid
+from tradewind.launch.kubernetes.ask import Ask, listed
+from tradewind.launch.kubernetes.situation import Situation, Verdict
+from tradewind.launch.why.amounts import room, shown
+from tradewind.launch.why.cause import plain
+from tradewind.launch.why.dump import World
+from tradewind.launch.why.fit import Bar
+from tradewind.launch.why.kinds import Node
+from tradewind.launch.why.pods import Amount, Container, Resources, Toleration
+from tradewind.launch.why.view import some
+
+_SHOWN = 4
+_PAIRS = 24
+"""Pairs that are tried when no change alone is enough."""
+
+
+class Change(NamedTuple):
+    """What to do, and what the run and the cluster are then."""
+
+    text: str
+    apply: Callable[[Ask, World], tuple[Ask, World]]
+
+
+def changes(found: Situation) -> tuple[str, ...]:
+    """Changes that each make it fit, now or later; without one, the first two that do together."""
+    known = list(candidates(found))
+    alone = [each.text for each in known if _helps(found, each)]
+    if alone:
+        return tuple(plain(text) for text in alone[:_SHOWN])
+    pairs = itertools.islice(itertools.combinations(known, 2), _PAIRS)
+    both = next((pair for pair in pairs if _helps(found, *pair)), ())
+    return (plain(", and ".join(each.text for each in both)),) if both else ()
+
+
+def _helps(found: Situation, *changed: Change) -> bool:
+    ask, world = found.ask, found.world
+    for each in changed:
+        ask, world = each.apply(ask, world)
+    return Situation(ask, world, found.rooms).verdict() is not Verdict.NEVER
+
+
+def candidates(found: Situation) -> Iterator[Change]:
+    """What could be changed, the smallest first."""
+    yield from _spread(found)
+    yield from _tolerate(found)
+    yield from _other_nodes(found)
+    yield from _looser(found)
+    yield from _open(found)
+    yield from _fewer_hosts(found)
+    yield from _quota(found)
+
+
+def _spread(found: Situation) -> Iterator[Change]:
+    """The same workers on more hosts."""
+    ask = found.ask
+    for workers in range(ask.workers - 1, 0, -1):
+        if ask.workers * ask.hosts % workers:
+            continue
+        smaller = scaled(ask, workers)
+        what = listed({k: v for k, v in smaller.need.items() if v != ask.need.get(k)})
+        text = f"use {smaller.hosts} hosts with {workers} workers on each ({what}): --hosts {smaller.hosts}"
+        if _helps(found, change := Change(text, lambda a, w, n=workers: (scaled(a, n), w))):  # type: ignore[misc]
+            yield change
+            return
+
+
+def scaled(ask: Ask, workers: int) -> Ask:
+    """The same workers, fewer of them on each host; what hosts ask for beside their workers stays."""
+    share = workers / ask.workers
+    counted = {"cpu", "memory", ask.device}
+
+    def part(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
+        return {n: v * share if n in counted else v for n, v in room(amounts).items()}
+
+    def smaller(container: Container) -> Container:
+        asked = container.resources
+        return msgspec.structs.replace(
+            container, resources=Resources(requests=part(asked.requests), limits=part(asked.limits))
+        )
+
+    spec = ask.pod.spec
+    less = ask.with_spec(
+        containers=tuple(map(smaller, spec.containers)),
+        init_containers=tuple(map(smaller, spec.init_containers)),
+    )
+    return less._replace(hosts=ask.hosts * ask.workers // workers, workers=workers)
+
+
+def _tolerate(found: Situation) -> Iterator[Change]:
+    """One taint, or all of those that keep it off nodes that would do."""
+    seats = [seat for seat in found.seats.seating.large if Bar.TAINT in seat.bars]
+    keys = Counter(t.key for seat in seats for t in seat.taints if "node.kubernetes.io/" not in t.key)
+    groups = [(key,) for key, _ in keys.most_common(4)] + ([tuple(keys)] if len(keys) > 1 else [])
+    for group in groups:
+        more = tuple(Toleration(key=key, operator="Exists") for key in group)
+        example = next(seat.name for seat in seats if any(t.key in group for t in seat.taints))
+        text = f"tolerate the taint {some(list(group))} (placement.tolerations), as on {example}"
+        yield Change(
+            text,
+            lambda a, w, more=more: (a.with_spec(tolerations=(*a.pod.spec.tolerations, *more)), w),  # type: ignore[misc]
+        )
+
+
+def _other_nodes(found: Situation) -> Iterator[Change]:
+    """Without one of the labels that nodes must have, or without all of them."""
+    wanted = found.ask.pod.spec.node_selector
+    groups = [(key,) for key in wanted] + ([tuple(wanted)] if len(wanted) > 1 else [])
+    for group in groups:
+        left = {key: value for key, value in wanted.items() if key not in group}
+        named = ", ".join(f"{key}={wanted[key]}" for key in group)
+        others = sorted(
+            {
+                f"{key}={value}"
+                for seat in found.seats.seating.seats
+                for key in group
+                if (value := seat.node.metadata.labels.get(key)) and value != wanted[key]
+            }
+        )
+        text = f"choose other nodes than {named}" + (f", such as {some(others)}" if others else "")
+        yield Change(text, lambda a, w, left=left: (a.with_spec(node_selector=left), w))  # type: ignore[misc]
+
+
+def _looser(found: Situation) -> Iterator[Change]:
+    if key := found.ask.topology:
+        yield Change(f"do without one {key} for all hosts", lambda a, w: (a._replace(topology=None), w))
+
+
+def _open(found: Situation) -> Iterator[Change]:
+    """Nodes that are cordoned, or not ready, taking pods again."""
+    for bar, text in ((Bar.CORDONED, "uncordon"), (Bar.LOST, "bring back")):
+        closed = [seat.name for seat in found.seats.seating.large if bar in seat.bars]
+        if closed:
+            yield Change(
+                f"{text} {some(closed)}",
+                lambda a, w, names=frozenset(closed): (a, _opened(w, names)),  # type: ignore[misc]
+            )
+
+
+def _opened(world: World, names: frozenset[str]) -> World:
+    """The nodes of these names without what closes them."""
+
+    def opened(node: Node) -> Node:
+        if node.metadata.name not in names:
+            return node
+        taints = tuple(t for t in node.spec.taints if "node.kubernetes.io/" not in t.key)
+        return msgspec.structs.replace(
+            node, spec=msgspec.structs.replace(node.spec, unschedulable=False, taints=taints)
+        )
+
+    return world.changed("Node", [opened(node) for node in world.all(Node)])
+
+
+def _fewer_hosts(found: Situation) -> Iterator[Change]:
+    """As many hosts as there could ever be room and quota for."""
+    hosts = found.ask.hosts
+    limits = [int(each.hard * hosts / each.asks + 1e-6) for each in found.quotas if each.asks]
+    most = min([found.seats.ever, hosts - 1, *limits])
+    if most >= 1:
+        yield Change(f"use {most} hosts: --hosts {most}", lambda a, w: (a._replace(hosts=most), w))
+
+
+def _quota(found: Situation) -> Iterator[Change]:
+    """Quotas as large as the run needs them, and pods that say what a quota counts."""
+    short = [each for each in found.quotas if not each.may_fit]
+    if short:
+        raised = ", ".join(
+            f"{each.of}: {each.resource} from {shown(each.resource, each.hard)} to {shown(each.resource, each.asks)}"
+            for each in short
+        )
+        yield Change(f"have the quota raised ({raised})", lambda a, w: (a, w.changed("ResourceQuota", [])))
+    if names := unsaid(found.ask, found.world):
+        yield Change(
+            f"state {some(names)}: resources.cpus, memory_gib, or a LimitRange for limits",
+            lambda a, w: (a, w.changed("ResourceQuota", [])),
+        )
