@@ -1,13 +1,16 @@
 """The command `why`."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tradewind.cli.output import Output, emit
+from tradewind.errors import SpecError
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
+    from tradewind.launch.kubernetes.live import Answer
     from tradewind.launch.why import Cause, Explanation
 
 OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
@@ -16,6 +19,7 @@ OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 def why(
     run: str,
     *,
+    on: str | None = None,
     from_: Annotated[str | None, Parameter(name=["--from"], allow_leading_hyphen=True)] = None,
     namespace: Annotated[str | None, Parameter(name=["--namespace", "-n"])] = None,
     output: OutputFlag = "table",
@@ -25,16 +29,23 @@ def why(
     Parameters
     ----------
     run
-        A run's id, or with `--from` also `job/NAME` for any Job, whoever made it.
+        A run's id, or with `--on` or `--from` also `job/NAME` for any Job, whoever made it.
+    on
+        `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml: where the Job is that is meant.
     from_
         What `kubectl get jobs,pods,nodes,events,resourcequotas,... -o json` printed; `-` is standard input.
-        Without it the run is one of this machine, and the store is asked.
+        Without it the store is asked where the run went, and then its cluster.
     namespace
-        Where the Job is, if several have its name.
+        Where the Job is, if several have its name or it is not in the context's namespace.
     output
         `table` for people, `json` for programs.
     """
-    found = explain_local(run) if from_ is None else explain_dump(from_, run, namespace)
+    if on is not None and from_ is not None:
+        raise SpecError("--on and --from: one asks a cluster, the other reads a file; give one of them")
+    if on is not None:
+        found = explain_on(on, run, namespace)
+    else:
+        found = explain_stored(run) if from_ is None else explain_dump(from_, run, namespace)
     if output == "json":
         emit(found, output)
     else:
@@ -49,20 +60,46 @@ def explain_dump(path: str, ref: str, namespace: str | None) -> "Explanation":
     return explain(read_dump(path), ref, namespace)
 
 
-def explain_local(ref: str) -> "Explanation":
-    """Explain a run of this machine."""
-    from tradewind.errors import SpecError
+def explain_on(on: str, ref: str, namespace: str | None) -> "Explanation":
+    """Explain a Job of a cluster; a run's id means the Job of that run."""
+    import msgspec
+
+    from tradewind.launch.kubernetes.context import load_context
+    from tradewind.launch.kubernetes.live import explain_job
+
+    if not ref.startswith("job/"):
+        return explain_stored(ref)
+    context = load_context(on)
+    if namespace is not None:
+        context = msgspec.structs.replace(context, namespace=namespace)
+    return told(explain_job(context, ref.removeprefix("job/")))
+
+
+def explain_stored(ref: str) -> "Explanation":
+    """Explain a run that the store knows, where it is."""
+    from tradewind.cli.runs import on_cluster
     from tradewind.launch.local import reconcile
     from tradewind.launch.why.local import explain_run
     from tradewind.store import open_store
 
     if ref.startswith("job/"):
         raise SpecError(
-            f"{ref} is a Job of a cluster; say where its objects are recorded with --from dump.json"
+            f"{ref} is a Job of a cluster; say of which with --on k8s, or where its objects are recorded with --from dump.json"
         )
     with open_store() as store:
-        run = reconcile(store.run(ref), store)
-        return explain_run(run, store.events(run.id))
+        run = store.run(ref)
+        if on_cluster(run):
+            from tradewind.launch.kubernetes.live import explain_there
+
+            return told(explain_there(run, store))
+        return explain_run(reconcile(run, store), store.events(run.id))
+
+
+def told(answer: "Answer") -> "Explanation":
+    """The explanation, after saying what it had to do without."""
+    for line in answer.without:
+        print(f"tradewind: {line}", file=sys.stderr)
+    return answer.found
 
 
 def print_explanation(found: "Explanation") -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from tradewind import names
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
 from tradewind.launch.kubernetes.context import Context
@@ -74,11 +76,14 @@ class Cluster:
         """One object; None when it is not there."""
         return self.call("GET", self.path(api_version, kind, name), absent_ok=True) or None
 
-    def list(self, api_version: str, kind: str, labels: str, *, only_metadata: bool = False) -> list[Object]:
-        """The objects with these labels; with `only_metadata` nothing else of them is sent."""
+    def list(
+        self, api_version: str, kind: str, labels: str, *, fields: str = "", only_metadata: bool = False
+    ) -> list[Object]:
+        """The objects with these labels and fields; with `only_metadata` nothing else of them is sent."""
         headers = {"Accept": ONLY_METADATA} if only_metadata else {}
         path = self.path(api_version, kind)
-        listed = self.call("GET", path, params={"labelSelector": labels}, headers=headers)
+        params = {"labelSelector": labels} | ({"fieldSelector": fields} if fields else {})
+        listed = self.call("GET", path, params=params, headers=headers)
         return list_items(listed)
 
     def delete(self, api_version: str, kind: str, name: str, *, grace_s: int | None = None) -> None:
@@ -144,7 +149,7 @@ class Cluster:
         sent = {"Content-Type": "application/json"} | dict(headers or {})
         content = None if body is None else json.dumps(body).encode()
         try:
-            found: Object = json.loads(self.send(method, path, content, params, sent))
+            found: Object = msgspec.json.decode(self.send(method, path, content, params, sent))
         except Refused as error:
             if error.status == 404 and absent_ok:
                 return {}

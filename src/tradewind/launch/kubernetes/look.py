@@ -56,6 +56,15 @@ TEMPLATES = Source(
 )
 
 
+EVENTS = _core("Event", kinds.Event, "events", fresh=True)
+POD_GROUPS = Source("PodGroup", kinds.PodGroup, ("scheduling.k8s.io/v1beta1",), "podgroups")
+WORKLOADS = Source("Workload", kinds.Workload, _KUEUE, "workloads")
+CONFIGS = _core("ConfigMap", Object, "configmaps", only_metadata=True)
+STORAGE = Source(
+    "StorageClass", kinds.StorageClass, ("storage.k8s.io/v1",), "storageclasses", namespaced=False
+)
+SERVICES = _core("Service", kinds.Service, "services")
+POLICIES = Source("NetworkPolicy", kinds.NetworkPolicy, ("networking.k8s.io/v1",), "networkpolicies")
 PLANNING = (
     *(PLACED, NODES, QUOTAS, LIMITS, ACCOUNTS, CLAIMS, TEMPLATES, PRIORITIES),
     *(LOCAL_QUEUES, CLUSTER_QUEUES, FLAVORS),
@@ -76,16 +85,17 @@ def look(cluster: Cluster, sources: Sequence[Source]) -> Seen:
     Raises ClusterError when the cluster cannot be asked at all.
     """
     objects: dict[tuple[str, str, str], Object] = {}
-    read, unread = set(), []
+    refused, unread = set(), []
     with ThreadPoolExecutor(_PARALLEL) as pool:
         for source, (found, problem) in zip(
             sources, pool.map(lambda each: _read(cluster, each), sources), strict=True
         ):
             objects |= {(source.kind, item.metadata.namespace, item.metadata.name): item for item in found}
-            read |= {source.kind} if problem is None else set()
-            unread += [problem] if problem else []
+            if problem:
+                refused.add(source.kind)
+                unread.append(problem)
     world = World(list(objects.values()))
-    world.complete = frozenset(read)
+    world.complete = frozenset(source.kind for source in sources) - refused
     return Seen(world, tuple(unread))
 
 

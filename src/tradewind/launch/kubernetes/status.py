@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 OVER = ("succeeded", "failed", "requeued", "stopped")
 JOB = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
+_PARALLEL = 8
 MANAGED = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"
 
 
@@ -157,31 +159,46 @@ def refresh(run: "Run", store: "Store") -> "Run":
         return keep(run, job, pods_of(run.id, cluster), store)
 
 
+Key = tuple[str, str, str]
+"""A namespace of a cluster: as it was asked for, the API server's address, the namespace."""
+Listed = tuple[list[Object], list[Object]]
+"""The Jobs there, and their pods beyond Pending: of the others nothing is told."""
+
+
 def refresh_all(runs: Sequence["Run"], store: "Store") -> tuple[list["Run"], list[str]]:
     """All runs as their clusters say they are, with two requests for each namespace, and what could not be asked."""
-    asked: dict[tuple[str, str, str], Place] = {}
+    asked: dict[Key, Place] = {}
     for run in runs:
         place = place_of(run)
         if place is not None and run.state not in OVER:
             asked.setdefault((place.on, place.cluster, place.namespace), place)
-    jobs: dict[tuple[str, str, str], dict[str, Object]] = {}
+    jobs: dict[Key, dict[str, Object]] = {}
     pods: dict[str, list[Object]] = {}
     problems = []
-    for key, place in asked.items():
-        try:
-            with cluster_of(place) as cluster:
-                found = cluster.list("batch/v1", "Job", MANAGED)
-                jobs[key] = {job["metadata"]["name"]: job for job in found}
-                for pod in cluster.list("v1", "Pod", MANAGED):
-                    pods.setdefault(pod["metadata"]["labels"].get(names.LABEL_RUN, ""), []).append(pod)
-        except TradewindError as error:
-            problems.append(str(error))
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for key, answer in zip(asked, pool.map(ask_for_all, asked.values()), strict=True):
+            if isinstance(answer, TradewindError):
+                problems.append(str(answer))
+                continue
+            jobs[key] = {job["metadata"]["name"]: job for job in answer[0]}
+            for pod in answer[1]:
+                pods.setdefault(pod["metadata"]["labels"].get(names.LABEL_RUN, ""), []).append(pod)
     return [refreshed(run, jobs, pods, store) for run in runs], problems
+
+
+def ask_for_all(place: Place) -> Listed | TradewindError:
+    """Every run's Job in one namespace and its pods, asked side by side; or why not."""
+    try:
+        with cluster_of(place) as cluster, ThreadPoolExecutor(1) as beside:
+            pods = beside.submit(cluster.list, "v1", "Pod", MANAGED, fields="status.phase!=Pending")
+            return cluster.list("batch/v1", "Job", MANAGED), pods.result()
+    except TradewindError as error:
+        return error
 
 
 def refreshed(
     run: "Run",
-    jobs: Mapping[tuple[str, str, str], Mapping[str, Object]],
+    jobs: Mapping[Key, Mapping[str, Object]],
     pods: Mapping[str, Sequence[Object]],
     store: "Store",
 ) -> "Run":
@@ -204,6 +221,8 @@ def keep(run: "Run", job: Object | None, pods: Sequence[Object], store: "Store")
     fields |= {"started_s": run.started_s or seen.started_s, "ended_s": ended_s, "exit_code": seen.exit_code}
     if seen.state in OVER:
         note_end(run, seen, ended_s, store)
+    elif all(getattr(run, name) == value for name, value in fields.items()):
+        return run
     return store.update_run(run.id, **fields)
 
 

@@ -1,11 +1,11 @@
-"""Why a run of this machine stands where it does: from its failure and verdict events in the store."""
+"""Why a run stands where it does by what the store holds: its failure and verdict events, and its attempts."""
 
 import datetime
 from collections.abc import Iterable, Sequence
 
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.explain import Explanation, rank
-from tradewind.store import Event, Run
+from tradewind.store import Attempt, Event, Run
 
 _BY_CLASS = {
     "killed": Code.KILLED,
@@ -13,6 +13,15 @@ _BY_CLASS = {
     "peer_lost": Code.RENDEZVOUS,
     "hang": Code.HANG,
 }
+_BY_WORDS = {
+    "OOMKilled": Code.OUT_OF_MEMORY,
+    "DeadlineExceeded": Code.DEADLINE,
+    "its Job was deleted": Code.STOPPED,
+    "Evicted": Code.EVICTED,
+    "ended with 137": Code.KILLED,
+    "ended with 75": Code.PREEMPTED,
+}
+"""What a Job or a container says of its end; anything else is the program's own failure."""
 _BY_STATE = {
     "pending": (Code.STARTING, "The run waits for its agent.", "tradewind logs -f follows it."),
     "running": (Code.RUNNING, "The run is at work.", "Nothing is to be done."),
@@ -23,20 +32,22 @@ _BY_STATE = {
 }  # fmt: skip
 
 
-def explain_run(run: Run, events: Sequence[Event]) -> Explanation:
-    """Explain a run of this machine."""
-    return Explanation(job=f"run/{run.id}", state=run.state, causes=rank(_causes(run, events)))
+def explain_run(run: Run, events: Sequence[Event], attempts: Sequence[Attempt] = ()) -> Explanation:
+    """Explain a run of this machine, or with its `attempts` one that went elsewhere, whose Job said how they ended."""
+    return Explanation(job=f"run/{run.id}", state=run.state, causes=rank(_causes(run, events, attempts)))
 
 
-def _causes(run: Run, events: Sequence[Event]) -> Iterable[Cause]:
+def _causes(run: Run, events: Sequence[Event], attempts: Sequence[Attempt]) -> Iterable[Cause]:
     failures = [event for event in events if event.kind == "failure"]
     weight = Weight.ENDED if run.state == "failed" else Weight.PAST
     for failure in reversed(failures):
         verdicts = [e for e in events if e.kind == "verdict" and e.attempt == failure.attempt]
         yield _failed(run, failure, verdicts, weight)
         weight = Weight.PAST
+    ended = [attempt for attempt in attempts if attempt.reason and run.state == "failed"][-1:]
+    yield from (_ended(run, attempt) for attempt in ended)
     code, text, remedy = _BY_STATE[run.state]
-    weight = Weight.REST if run.state == "failed" and failures else Weight.SAID
+    weight = Weight.REST if run.state == "failed" and (failures or ended) else Weight.SAID
     yield Cause(
         code=code,
         text=text,
@@ -58,6 +69,19 @@ def _failed(run: Run, failure: Event, verdicts: Sequence[Event], weight: float) 
             _fact(run, failure, "failure.exception", said),
             *(_fact(run, each, "verdict", _verdict(each)) for each in verdicts[-1:]),
         ),
+    )
+
+
+def _ended(run: Run, attempt: Attempt) -> Cause:
+    """How the cluster said that an attempt ended, before its Job was deleted."""
+    said = str(attempt.reason)
+    code = next((known for words, known in _BY_WORDS.items() if words in said), Code.USER_ERROR)
+    return Cause(
+        code=code,
+        text=f"Attempt {attempt.index} ended: {said}",
+        remedy=f"tradewind show {run.id} has what was recorded; the Job and its logs are gone if it was deleted.",
+        weight=Weight.ENDED - 0.01,
+        evidence=(fact(f"run/{run.id}", f"attempts[{attempt.index}].reason", said),),
     )
 
 
