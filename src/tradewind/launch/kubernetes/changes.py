@@ -9,6 +9,7 @@ import msgspec
 
 from tradewind.launch.kubernetes.allowed import unsaid
 from tradewind.launch.kubernetes.ask import Ask, listed
+from tradewind.launch.kubernetes.seats import Seats
 from tradewind.launch.kubernetes.situation import Situation, Verdict
 from tradewind.launch.why.amounts import room, shown
 from tradewind.launch.why.cause import plain
@@ -36,16 +37,20 @@ def changes(found: Situation) -> tuple[str, ...]:
     alone = [each.text for each in known if _helps(found, each)]
     if alone:
         return tuple(plain(text) for text in alone[:_SHOWN])
-    pairs = itertools.islice(itertools.combinations(known, 2), _PAIRS)
-    both = next((pair for pair in pairs if _helps(found, *pair)), ())
+    pairs = ((first, second) for first in known for second in candidates(_after(found, first)))
+    both = next((pair for pair in itertools.islice(pairs, _PAIRS) if _helps(found, *pair)), ())
     return (plain(", and ".join(each.text for each in both)),) if both else ()
 
 
-def _helps(found: Situation, *changed: Change) -> bool:
+def _after(found: Situation, *changed: Change) -> Situation:
     ask, world = found.ask, found.world
     for each in changed:
         ask, world = each.apply(ask, world)
-    return Situation(ask, world, found.rooms).verdict() is not Verdict.NEVER
+    return Situation(ask, world, found.rooms)
+
+
+def _helps(found: Situation, *changed: Change) -> bool:
+    return _after(found, *changed).verdict() is not Verdict.NEVER
 
 
 def candidates(found: Situation) -> Iterator[Change]:
@@ -60,17 +65,28 @@ def candidates(found: Situation) -> Iterator[Change]:
 
 
 def _spread(found: Situation) -> Iterator[Change]:
-    """The same workers on more hosts."""
+    """The same workers on more hosts: as few more as it takes, else as few as have a node that is large enough."""
     ask = found.ask
-    for workers in range(ask.workers - 1, 0, -1):
-        if ask.workers * ask.hosts % workers:
-            continue
-        smaller = scaled(ask, workers)
-        what = listed({k: v for k, v in smaller.need.items() if v != ask.need.get(k)})
-        text = f"use {smaller.hosts} hosts with {workers} workers on each ({what}): --hosts {smaller.hosts}"
-        if _helps(found, change := Change(text, lambda a, w, n=workers: (scaled(a, n), w))):  # type: ignore[misc]
-            yield change
-            return
+    smaller = [w for w in range(ask.workers - 1, 0, -1) if ask.workers * ask.hosts % w == 0]
+    options = [_onto_more_hosts(ask, workers) for workers in smaller]
+    enough = next((each for each in options if _helps(found, each)), None)
+    if enough is None and not found.seats.seating.large:
+        shrunk = (
+            each
+            for each in options
+            if Seats(each.apply(ask, found.world)[0], found.world, found.rooms).seating.large
+        )
+        enough = next(shrunk, None)
+    yield from [enough] if enough else []
+
+
+def _onto_more_hosts(ask: Ask, workers: int) -> Change:
+    less = scaled(ask, workers)
+    what = listed({name: value for name, value in less.need.items() if value != ask.need.get(name)})
+    return Change(
+        f"use {less.hosts} hosts with {workers} workers on each ({what}): --hosts {less.hosts}",
+        lambda a, w: (scaled(a, workers), w),
+    )
 
 
 def scaled(ask: Ask, workers: int) -> Ask:

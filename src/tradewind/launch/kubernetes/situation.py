@@ -43,7 +43,7 @@ class Situation:
         options = [
             self._seats(labels) for labels in itertools.islice(self._flavor_labels(), _COMBINATIONS)
         ] or [self._seats({})]
-        self.seats = max(options, key=lambda each: (min(each.now, ask.hosts), each.ever))
+        self.seats = max(options, key=lambda each: (each.now >= ask.hosts, each.ever >= ask.hosts, each.now))
 
     def _seats(self, labels: dict[str, str]) -> Seats:
         """The nodes, of those that have the labels."""
@@ -118,7 +118,7 @@ class Situation:
         if seats.ever < hosts:
             yield Reason(Verdict.NEVER, no_room(seats))
         else:
-            yield Reason(Verdict.LATER, f"{seats.now} of {hosts} hosts have room now, and {seats.ever} would")
+            yield Reason(Verdict.LATER, f"{seats.now} of {hosts} hosts have room now")
 
 
 def no_room(seats: Seats) -> str:
