@@ -114,3 +114,26 @@ def test_the_scheduler_is_not_believed_against_the_objects() -> None:
     waiting = asking(4)
     waiting["status"]["conditions"] = [condition("PodScheduled", "False", "Unschedulable", said)]
     assert first(waiting, node("a") | {"spec": {"unschedulable": True}}).code == "cordoned"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("SchedulerError", 'error in "DynamicResources" PodGroupPostFilter plugins: not found'),
+        ("Unschedulable", "no nodes available to schedule pods"),
+    ],
+)
+def test_a_cluster_without_nodes(reason: str, said: str) -> None:
+    """Of a gang the scheduler of Kubernetes 1.37 says only that it failed; both sentences mean that there is no node."""
+    waiting = asking(4)
+    waiting["status"]["conditions"] = [condition("PodScheduled", "False", reason, said)]
+    found = first(waiting)
+    assert (found.code, "has no nodes" in found.text) == ("no-capacity", True)
+
+
+def test_no_nodes_were_dumped_is_not_no_nodes() -> None:
+    """A dump without nodes proves nothing; a cluster that was asked for its nodes and has none does."""
+    world = decode_dump(json.dumps(dump(job(1), asking(4))).encode(), "d")
+    assert explain(world, "job/train").causes[0].code == "unknown"
+    world.complete = frozenset({"Node"})
+    assert explain(world, "job/train").causes[0].code == "no-capacity"

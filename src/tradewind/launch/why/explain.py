@@ -77,6 +77,7 @@ def _blocks(view: View) -> Iterable[Cause | None]:
 def _placements(view: View, seating: Seating) -> Iterable[Cause | None]:
     """Why no node of the dump takes the pods that wait for one."""
     if not seating.seats:
+        yield placement.no_nodes(view, seating)
         return
     for each in (
         placement.node_selector,

@@ -1,5 +1,6 @@
 """Why no node takes a pod: the filters one after the other, and then the arithmetic of what is free."""
 
+import re
 from collections import Counter
 
 from tradewind.launch.why.amounts import Room, lacking, main_resource, need_of, room, shown, total
@@ -8,6 +9,23 @@ from tradewind.launch.why.fit import Bar, Seat, Seating, holding, kept_apart
 from tradewind.launch.why.messages import said_by_scheduler, scheduler_evidence
 from tradewind.launch.why.pods import Pod
 from tradewind.launch.why.view import View, some
+
+_NO_NODES = re.compile(r"no nodes available|PodGroupPostFilter plugins: not found")
+"""What the scheduler says without nodes: of a gang, as of Kubernetes 1.37, only that it failed (SchedulerError)."""
+
+
+def no_nodes(view: View, seating: Seating) -> Cause | None:
+    """There is no node at all, by the objects or by what the scheduler says."""
+    said = _NO_NODES.search(said_by_scheduler(view))
+    if seating.seats or not (said or "Node" in view.world.complete):
+        return None
+    return Cause(
+        code=Code.NO_CAPACITY,
+        text="The cluster has no nodes, so none of the pods can be placed.",
+        remedy="Add nodes, or see why they do not register (kubectl get nodes); an autoscaler at zero takes minutes.",
+        weight=Weight.BLOCKS,
+        evidence=(fact("nodes", "count", 0), *scheduler_evidence(view)),
+    )
 
 
 def node_selector(view: View, seating: Seating) -> Cause | None:
