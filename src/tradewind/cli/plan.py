@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tradewind.launch.kubernetes.forecast import Forecast, Planned, Waited
     from tradewind.launch.kubernetes.outlook import Outlook
     from tradewind.spec import RunSpec
+    from tradewind.store import Run
 
 OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 EXITS = {
@@ -24,6 +25,7 @@ EXITS = {
 }
 """Verdict -> exit code: 0 now, 75 later, 4 never as the cluster is, 5 when the user may not see enough of it."""
 _NODES_SHOWN = 8
+_RUNS_LOOKED_AT = 1000
 
 
 def plan(
@@ -94,10 +96,16 @@ def dry_run_on(spec: "RunSpec", on: str, output: Output) -> int:
 def ask(spec: "RunSpec", on: str) -> "Planned":
     """The run beside its cluster."""
     from tradewind.launch.kubernetes.forecast import planned
+
+    return planned(spec, on, earlier_runs)
+
+
+def earlier_runs() -> "list[Run]":
+    """The newest runs that the store knows."""
     from tradewind.store import open_store
 
     with open_store() as store:
-        return planned(spec, on, store)
+        return store.runs(_RUNS_LOOKED_AT)
 
 
 def show(found: "Planned", output: Output) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,7 @@ from tradewind.launch.why.amounts import amount
 from tradewind.spec import RunSpec
 
 if TYPE_CHECKING:
-    from tradewind.store import Run, Store
-
-_RUNS_LOOKED_AT = 1000
+    from tradewind.store import Run
 
 
 class Waited(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,16 +58,22 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     forecast: Forecast
 
 
-def planned(spec: RunSpec, on: str, store: "Store", cwd: Path | None = None) -> Planned:
+def planned(
+    spec: RunSpec, on: str, earlier: "Callable[[], Sequence[Run]]", cwd: Path | None = None
+) -> Planned:
     """Work out `spec` for the cluster that `on` names, as it is now; writes nothing.
 
-    Raises SpecError for what is wrong in the spec or the context, and ClusterError when the cluster cannot
-    be asked.
+    `earlier` gives the store's runs; it is called while the cluster answers, as opening a store takes as long.
+    Raises SpecError for what is wrong in the spec or the context, and ClusterError when the cluster cannot be
+    asked.
     """
     context = load_context(on)
     worked_out = plan(spec, cwd, elsewhere=True)
     with Cluster(context) as cluster:
-        seen, capabilities = observed(cluster)
+        with ThreadPoolExecutor(1) as beside:
+            asked = beside.submit(observed, cluster)
+            runs = earlier()
+            seen, capabilities = asked.result()
         request = request_of(spec, worked_out, Code(digest=""), context, "0" * 12, capabilities)
         found = Forecast(
             on=on,
@@ -77,7 +81,7 @@ def planned(spec: RunSpec, on: str, store: "Store", cwd: Path | None = None) -> 
             namespace=cluster.namespace,
             outlook=outlook(ask_of(request, cluster.namespace), seen.world),
             price_per_hour=price_per_hour(request),
-            waited=waited(request, on, store.runs(_RUNS_LOOKED_AT)),
+            waited=waited(request, on, runs),
             unread=seen.unread,
         )
     return Planned(run=preview_of(request, worked_out, on), forecast=found)
