@@ -131,9 +131,9 @@ def lines(hosts: int, found: "Forecast") -> Iterator[str]:
     yield from table(hosts, seen)
     yield from (f"  {line}" for line in seen.quotas)
     if seen.nodes:
-        yield "\ncould go to"
+        yield "\ncould go to (hosts on each)"
         more = len(seen.nodes) - _NODES_SHOWN
-        yield from (f"  {spot.node}  {count(spot.hosts)}" for spot in seen.nodes[:_NODES_SHOWN])
+        yield from (f"  {spot.node}  {spot.hosts}" for spot in seen.nodes[:_NODES_SHOWN])
         yield from ([f"  and {more} more nodes"] if more > 0 else [])
     if seen.must_end:
         yield "\nmust end first"
@@ -178,7 +178,3 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def count(hosts: int) -> str:
-    return "1 host" if hosts == 1 else f"{hosts} hosts"

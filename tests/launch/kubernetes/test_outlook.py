@@ -33,14 +33,9 @@ def world(*objects: Any, seen: frozenset[str] = SEEN) -> World:
 def asking(hosts: int = 1, gpus: int = 8, workers: int = 0, **how: Any) -> Ask:
     """Hosts with a worker for each GPU."""
     each = workers or max(1, gpus)
-    how = {"cpus": None, "memory_gib": None, "gpu_type": None, "on": None} | how
-    resources = Resources(
-        gpus=gpus // each,
-        cpus=how.pop("cpus"),
-        memory_gib=how.pop("memory_gib"),
-        gpu_type=how.pop("gpu_type"),
-    )
-    on = how.pop("on")
+    asked = {name: how.pop(name) for name in ("cpus", "memory_gib", "gpu_type", "mig") if name in how}
+    resources = Resources(gpus=gpus // each, **asked)
+    on = how.pop("on", None)
     spec = RunSpec(
         script="train.py", hosts=hosts, workers=hosts * each, resources=resources, placement=Placement(**how)
     )
@@ -63,6 +58,13 @@ def labelled(name: str, gpus: int = 8, taint: str = "", cordoned: bool = False, 
     return found
 
 
+def sliced(name: str, profile: str) -> Any:
+    """A node whose GPUs are cut into slices."""
+    found = node(name, 0)
+    found["status"]["allocatable"] |= {f"nvidia.com/mig-{profile}": "4"}
+    return found
+
+
 def quota(hard: int, used: int = 0, name: str = f"requests.{GPU}", **spec: Any) -> Any:
     status = {"hard": {name: str(hard)}, "used": {name: str(used)}}
     return {
@@ -80,14 +82,14 @@ def said(ask: Ask, *objects: Any, **how: Any) -> Outlook:
 A, B = node("a"), node("b")
 NOW, LATER, NEVER = Verdict.NOW, Verdict.LATER, Verdict.NEVER
 CASES: list[tuple[Ask, list[Any], Verdict, str]] = [
-    (asking(1), [A], NOW, "all 1 hosts have room"),
+    (asking(1), [A], NOW, "room for 1 host at once on 1 node"),
     (asking(2), [A, B], NOW, "on 2 nodes"),
     (asking(2, 4), [A], NOW, "on 1 node"),
-    (asking(3), [A, B], NEVER, "2 nodes take such hosts and hold 2 of 3 at once, even empty"),
+    (asking(3), [A, B], NEVER, "2 nodes may take them, with room for 2 of 3 hosts at once, even empty"),
     (asking(1, 16), [A, B], NEVER, "none of 2 nodes has more than 8 nvidia.com/gpu"),
     (asking(1), [], NEVER, "no nodes"),
-    (asking(2), [A, B, holding("b", 1)], LATER, "1 of 2 hosts have room now"),
-    (asking(2), [A, B, holding("b", 1, kind="DaemonSet")], NEVER, "hold 1 of 2"),
+    (asking(2), [A, B, holding("b", 1)], LATER, "room for 1 of 2 hosts now"),
+    (asking(2), [A, B, holding("b", 1, kind="DaemonSet")], NEVER, "room for 1 of 2 hosts at once, even empty"),
     (asking(1, gpu_type="H100"), [A], NEVER, "no node is one that the run may go to (nvidia.com/gpu.product=H100)"),
     (asking(1), [labelled("a", taint="team")], NEVER, "closed to it (taint)"),
     (asking(1), [labelled("a", cordoned=True)], NEVER, "closed to it (cordoned)"),
@@ -215,7 +217,7 @@ def test_kueue(queue: list[Any], nodes: list[Any], verdict: Verdict, because: st
 @pytest.mark.parametrize(
     ("ask", "objects", "change"),
     [
-        (asking(1, 16), [A, B], "use 2 hosts with 8 workers on each (8 nvidia.com/gpu): --hosts 2"),
+        (asking(1, 16), [A, B], "use 2 hosts with 8 workers on each (8 nvidia.com/gpu): --hosts 2 --gpus 8"),
         (asking(3), [A, B], "use 2 hosts: --hosts 2"),
         (
             asking(1),
@@ -228,13 +230,18 @@ def test_kueue(queue: list[Any], nodes: list[Any], verdict: Verdict, because: st
             [labelled("a", **{"nvidia.com/gpu.product": "A100"})],
             "choose other nodes than nvidia.com/gpu.product=H100, such as nvidia.com/gpu.product=A100",
         ),
+        (
+            asking(1, 2, mig="1g.10gb"),
+            [sliced("a", "2g.20gb")],
+            "ask for nvidia.com/mig-2g.20gb instead of nvidia.com/mig-1g.10gb",
+        ),
         (asking(4, topology="rack"), RACKS, "do without one rack for all hosts"),
-        (asking(2), [A, B, quota(8)], "use 1 hosts: --hosts 1"),
+        (asking(2), [A, B, quota(8)], "use 1 host: --hosts 1"),
         (asking(1), [A, quota(4)], "have the quota raised (quota q: requests.nvidia.com/gpu from 4 to 8)"),
         (
             asking(1, 16),
             [A, labelled("b", taint="team")],
-            "use 2 hosts with 8 workers on each (8 nvidia.com/gpu): --hosts 2, and tolerate the taint team "
+            "use 2 hosts with 8 workers on each (8 nvidia.com/gpu): --hosts 2 --gpus 8, and tolerate the taint team "
             "(placement.tolerations), as on b",
         ),
     ],

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tests.launch.why.scenarios import recorded
 from tradewind.errors import NotFoundError, SpecError, TradewindError
 from tradewind.launch.why import decode_dump, dump, explain, read_dump
+from tradewind.launch.why.dump import decode_list
+from tradewind.launch.why.kinds import Node
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -161,3 +163,11 @@ def test_endless_messages_cost_nothing(word: str) -> None:
     spoiled["items"][0]["spec"]["parallelism"] = 5
     spoiled["items"][0]["spec"]["completions"] = 5
     assert explain(decode_dump(json.dumps(spoiled).encode(), "d"), "job/train").causes
+
+
+def test_a_list_of_the_api_is_decoded_into_what_rules_use() -> None:
+    """Members of a list get the kind that they do not state, and a null stands for nothing at all."""
+    data = b'{"kind": "NodeList", "items": [{"metadata": {"name": "a", "labels": null}}, {"metadata": {"name": "b"}}]}'
+    found = decode_list(data, Node, "Node")
+    assert [(item.ref, item.metadata.labels) for item in found] == [("node/a", {}), ("node/b", {})]
+    assert decode_list(b'{"kind": "NodeList", "items": null}', Node, "Node") == []

@@ -74,3 +74,8 @@ def amounts(need: Room, times: int = 1) -> dict[str, str]:
 def listed(need: Room, times: int = 1) -> str:
     """The same in one line."""
     return ", ".join(f"{value} {name}" for name, value in amounts(need, times).items()) or "nothing"
+
+
+def counted(number: int, what: str = "host") -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

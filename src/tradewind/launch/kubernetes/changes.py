@@ -1,5 +1,6 @@
 """The smallest changes with which a run that can never fit would: each is tried on the same cluster."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -8,8 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from tradewind.launch.kubernetes.allowed import unsaid
-from tradewind.launch.kubernetes.ask import Ask, listed
-from tradewind.launch.kubernetes.seats import Seats
+from tradewind.launch.kubernetes.ask import Ask, counted, listed
 from tradewind.launch.kubernetes.situation import Situation, Verdict
 from tradewind.launch.why.amounts import room, shown
 from tradewind.launch.why.cause import plain
@@ -24,11 +24,20 @@ _PAIRS = 24
 """Pairs that are tried when no change alone is enough."""
 
 
+def _same_ask(ask: Ask) -> Ask:
+    return ask
+
+
+def _same_world(world: World) -> World:
+    return world
+
+
 class Change(NamedTuple):
     """What to do, and what the run and the cluster are then."""
 
     text: str
-    apply: Callable[[Ask, World], tuple[Ask, World]]
+    ask: Callable[[Ask], Ask] = _same_ask
+    world: Callable[[World], World] = _same_world
 
 
 def changes(found: Situation) -> tuple[str, ...]:
@@ -45,7 +54,7 @@ def changes(found: Situation) -> tuple[str, ...]:
 def _after(found: Situation, *changed: Change) -> Situation:
     ask, world = found.ask, found.world
     for each in changed:
-        ask, world = each.apply(ask, world)
+        ask, world = each.ask(ask), each.world(world)
     return Situation(ask, world, found.rooms)
 
 
@@ -57,6 +66,7 @@ def candidates(found: Situation) -> Iterator[Change]:
     """What could be changed, the smallest first."""
     yield from _spread(found)
     yield from _tolerate(found)
+    yield from _other_devices(found)
     yield from _other_nodes(found)
     yield from _looser(found)
     yield from _open(found)
@@ -71,31 +81,27 @@ def _spread(found: Situation) -> Iterator[Change]:
     options = [_onto_more_hosts(ask, workers) for workers in smaller]
     enough = next((each for each in options if _helps(found, each)), None)
     if enough is None and not found.seats.seating.large:
-        shrunk = (
-            each
-            for each in options
-            if Seats(each.apply(ask, found.world)[0], found.world, found.rooms).seating.large
-        )
-        enough = next(shrunk, None)
+        enough = next((each for each in options if _after(found, each).seats.seating.large), None)
     yield from [enough] if enough else []
 
 
 def _onto_more_hosts(ask: Ask, workers: int) -> Change:
     less = scaled(ask, workers)
     what = listed({name: value for name, value in less.need.items() if value != ask.need.get(name)})
+    flags = f"--hosts {less.hosts}" + (f" --gpus {less.need[less.device]:g}" if less.device else "")
     return Change(
-        f"use {less.hosts} hosts with {workers} workers on each ({what}): --hosts {less.hosts}",
-        lambda a, w: (scaled(a, workers), w),
+        f"use {counted(less.hosts)} with {counted(workers, 'worker')} on each ({what}): {flags}",
+        functools.partial(scaled, workers=workers),
     )
 
 
 def scaled(ask: Ask, workers: int) -> Ask:
     """The same workers, fewer of them on each host; what hosts ask for beside their workers stays."""
     share = workers / ask.workers
-    counted = {"cpu", "memory", ask.device}
+    theirs = {"cpu", "memory", ask.device}
 
     def part(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
-        return {n: v * share if n in counted else v for n, v in room(amounts).items()}
+        return {n: v * share if n in theirs else v for n, v in room(amounts).items()}
 
     def smaller(container: Container) -> Container:
         asked = container.resources
@@ -120,10 +126,36 @@ def _tolerate(found: Situation) -> Iterator[Change]:
         more = tuple(Toleration(key=key, operator="Exists") for key in group)
         example = next(seat.name for seat in seats if any(t.key in group for t in seat.taints))
         text = f"tolerate the taint {some(list(group))} (placement.tolerations), as on {example}"
-        yield Change(
-            text,
-            lambda a, w, more=more: (a.with_spec(tolerations=(*a.pod.spec.tolerations, *more)), w),  # type: ignore[misc]
+        yield Change(text, functools.partial(_tolerating, more=more))
+
+
+def _tolerating(ask: Ask, more: tuple[Toleration, ...]) -> Ask:
+    return ask.with_spec(tolerations=(*ask.pod.spec.tolerations, *more))
+
+
+def _other_devices(found: Situation) -> Iterator[Change]:
+    """As many of another kind that nodes have from the same vendor: whole GPUs, or slices of another size."""
+    device = found.ask.device
+    vendor = f"{device.partition('/')[0]}/"
+    known = {name for seat in found.seats.seating.seats for name, value in seat.size.items() if value > 0}
+    for other in sorted(name for name in known - {device} if device and name.startswith(vendor)):
+        yield Change(f"ask for {other} instead of {device}", functools.partial(_with_device, other=other))
+
+
+def _with_device(ask: Ask, other: str) -> Ask:
+    """The same with devices of another name."""
+
+    def named(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
+        return {other if name == ask.device else name: value for name, value in amounts.items()}
+
+    containers = tuple(
+        msgspec.structs.replace(
+            each,
+            resources=Resources(requests=named(each.resources.requests), limits=named(each.resources.limits)),
         )
+        for each in ask.pod.spec.containers
+    )
+    return ask.with_spec(containers=containers)._replace(device=other)
 
 
 def _other_nodes(found: Situation) -> Iterator[Change]:
@@ -142,12 +174,12 @@ def _other_nodes(found: Situation) -> Iterator[Change]:
             }
         )
         text = f"choose other nodes than {named}" + (f", such as {some(others)}" if others else "")
-        yield Change(text, lambda a, w, left=left: (a.with_spec(node_selector=left), w))  # type: ignore[misc]
+        yield Change(text, functools.partial(Ask.with_spec, node_selector=left))
 
 
 def _looser(found: Situation) -> Iterator[Change]:
     if key := found.ask.topology:
-        yield Change(f"do without one {key} for all hosts", lambda a, w: (a._replace(topology=None), w))
+        yield Change(f"do without one {key} for all hosts", lambda ask: ask._replace(topology=None))
 
 
 def _open(found: Situation) -> Iterator[Change]:
@@ -155,10 +187,7 @@ def _open(found: Situation) -> Iterator[Change]:
     for bar, text in ((Bar.CORDONED, "uncordon"), (Bar.LOST, "bring back")):
         closed = [seat.name for seat in found.seats.seating.large if bar in seat.bars]
         if closed:
-            yield Change(
-                f"{text} {some(closed)}",
-                lambda a, w, names=frozenset(closed): (a, _opened(w, names)),  # type: ignore[misc]
-            )
+            yield Change(f"{text} {some(closed)}", world=functools.partial(_opened, names=frozenset(closed)))
 
 
 def _opened(world: World, names: frozenset[str]) -> World:
@@ -181,7 +210,7 @@ def _fewer_hosts(found: Situation) -> Iterator[Change]:
     limits = [int(each.hard * hosts / each.asks + 1e-6) for each in found.quotas if each.asks]
     most = min([found.seats.ever, hosts - 1, *limits])
     if most >= 1:
-        yield Change(f"use {most} hosts: --hosts {most}", lambda a, w: (a._replace(hosts=most), w))
+        yield Change(f"use {counted(most)}: --hosts {most}", lambda ask: ask._replace(hosts=most))
 
 
 def _quota(found: Situation) -> Iterator[Change]:
@@ -192,9 +221,13 @@ def _quota(found: Situation) -> Iterator[Change]:
             f"{each.of}: {each.resource} from {shown(each.resource, each.hard)} to {shown(each.resource, each.asks)}"
             for each in short
         )
-        yield Change(f"have the quota raised ({raised})", lambda a, w: (a, w.changed("ResourceQuota", [])))
+        yield Change(f"have the quota raised ({raised})", world=_without_quotas)
     if names := unsaid(found.ask, found.world):
         yield Change(
             f"state {some(names)}: resources.cpus, memory_gib, or a LimitRange for limits",
-            lambda a, w: (a, w.changed("ResourceQuota", [])),
+            world=_without_quotas,
         )
+
+
+def _without_quotas(world: World) -> World:
+    return world.changed("ResourceQuota", [])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tradewind.launch.kubernetes.allowed import Allowance, Queue, flavors
-from tradewind.launch.kubernetes.ask import Ask, amounts
+from tradewind.launch.kubernetes.ask import Ask, amounts, counted
 from tradewind.launch.kubernetes.changes import changes
 from tradewind.launch.kubernetes.holders import Holder, must_end
 from tradewind.launch.kubernetes.seats import Seats, Spot
@@ -65,8 +65,8 @@ def because(verdict: Verdict, first: str, found: Situation) -> str:
     if verdict is Verdict.UNKNOWN:
         return "nodes and the pods on them may not be read, so whether there is room is not known"
     if verdict is Verdict.NOW:
-        count = len(found.seats.spots())
-        return f"all {found.ask.hosts} hosts have room at once on {count} node{'s' if count != 1 else ''}"
+        hosts, nodes = counted(found.ask.hosts), counted(len(found.seats.spots()), "node")
+        return f"room for {hosts} at once on {nodes}"
     return first
 
 

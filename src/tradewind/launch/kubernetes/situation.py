@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tradewind.launch.kubernetes.allowed import flavors, labels_of, queue_of, quotas, uncovered, unsaid
-from tradewind.launch.kubernetes.ask import Ask, listed
+from tradewind.launch.kubernetes.ask import Ask, counted, listed
 from tradewind.launch.kubernetes.seats import Seats
 from tradewind.launch.why.dump import World
 from tradewind.launch.why.fit import Rooms, rooms_of
@@ -118,7 +118,7 @@ class Situation:
         if seats.ever < hosts:
             yield Reason(Verdict.NEVER, no_room(seats))
         else:
-            yield Reason(Verdict.LATER, f"{seats.now} of {hosts} hosts have room now")
+            yield Reason(Verdict.LATER, f"room for {seats.now} of {counted(hosts)} now")
 
 
 def no_room(seats: Seats) -> str:
@@ -141,7 +141,7 @@ def no_room(seats: Seats) -> str:
         barred = sorted({bar.value for seat in seating.large for bar in seat.bars})
         return f"the {len(seating.large)} nodes large enough are closed to it ({', '.join(barred)})"
     where = f" within one {ask.topology}" if ask.topology else ""
-    return f"{len(seating.open)} nodes take such hosts and hold {seats.ever} of {ask.hosts} at once{where}, even empty"
+    return f"{counted(len(seating.open), 'node')} may take them, with room for {seats.ever} of {counted(ask.hosts)} at once{where}, even empty"
 
 
 def missing(ask: Ask, world: World) -> Iterator[Reason]:
