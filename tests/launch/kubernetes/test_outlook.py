@@ -86,7 +86,7 @@ CASES: list[tuple[Ask, list[Any], Verdict, str]] = [
     (asking(2), [A, B], NOW, "on 2 nodes"),
     (asking(2, 4), [A], NOW, "on 1 node"),
     (asking(3), [A, B], NEVER, "2 nodes may take them, with room for 2 of 3 hosts at once, even empty"),
-    (asking(1, 16), [A, B], NEVER, "none of 2 nodes has more than 8 nvidia.com/gpu"),
+    (asking(1, 16), [A, B], NEVER, "no node of 2 has more than 8 nvidia.com/gpu"),
     (asking(1), [], NEVER, "no nodes"),
     (asking(2), [A, B, holding("b", 1)], LATER, "room for 1 of 2 hosts now"),
     (asking(2), [A, B, holding("b", 1, kind="DaemonSet")], NEVER, "room for 1 of 2 hosts at once, even empty"),
@@ -143,6 +143,12 @@ def test_who_must_end_is_few_and_enough() -> None:
         ("else/job/lone", ("b",), {GPU: "2"}),
         ("else/job/full", ("c",), {GPU: "8"}),
     ]
+
+
+def test_who_is_not_in_the_way_may_stay() -> None:
+    """Of two owners on one node only the one whose end is enough, where either would be named with the other."""
+    found = said(asking(1, 4), A, holding("a", 4, "big"), holding("a", 1, "small"))
+    assert [each.owner for each in found.must_end] == ["else/job/small"]
 
 
 def test_where_it_would_go_and_what_is_free() -> None:

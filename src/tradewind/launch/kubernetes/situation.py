@@ -135,8 +135,9 @@ def no_room(seats: Seats) -> str:
             for name in seats.need
             if all(seat.size.get(name, 0.0) < seats.need[name] for seat in seating.chosen)
         }
-        had = listed(most) if most else "less of one or another"
-        return f"each host asks for {listed(seats.need)}; none of {len(seating.chosen)} nodes has more than {had}"
+        asked = {name: value for name, value in seats.need.items() if not most or name in most}
+        had = listed(most) if most else "one or another of these"
+        return f"each host asks for {listed(asked)}; no node of {len(seating.chosen)} has more than {had}"
     if not seating.open:
         barred = sorted({bar.value for seat in seating.large for bar in seat.bars})
         return f"the {len(seating.large)} nodes large enough are closed to it ({', '.join(barred)})"
