@@ -62,6 +62,8 @@ def test_a_dump_may_come_through_a_pipe(
         (["job/nobody", "--from", "{}"], ExitCode.NOT_FOUND, "no such job in the dump"),
         (["job/train", "--from", "/nowhere/dump.json"], ExitCode.USAGE, "cannot be read"),
         (["job/train"], ExitCode.USAGE, "--from dump.json"),
+        (["job/train", "--on", "k8s", "--from", "{}"], ExitCode.USAGE, "give one of them"),
+        (["job/train", "--on", "nowhere"], ExitCode.USAGE, "there is no such place"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -81,9 +81,11 @@ def _recorded(run: "Run", store: "Store") -> Explanation:
 
 def _explain(cluster: Cluster, name: str) -> Answer | None:
     """None without such a Job."""
-    seen = look(cluster, (*_of(name), *_AROUND))
+    seen = look(cluster, (*_AROUND, *_of(name)))
     if "Job" not in seen.world.complete:
-        raise ClusterError(f"cluster {cluster.url}: {seen.unread[0]}")
+        raise ClusterError(
+            f"cluster {cluster.url}: {next(line for line in seen.unread if line.startswith('jobs'))}"
+        )
     if not seen.world.all(Job):
         return None
     return Answer(explain(seen.world, f"job/{name}", cluster.namespace), seen.unread)

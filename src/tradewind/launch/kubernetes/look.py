@@ -57,8 +57,8 @@ TEMPLATES = Source(
 
 
 EVENTS = _core("Event", kinds.Event, "events", fresh=True)
-POD_GROUPS = Source("PodGroup", kinds.PodGroup, ("scheduling.k8s.io/v1beta1",), "podgroups")
-WORKLOADS = Source("Workload", kinds.Workload, _KUEUE, "workloads")
+POD_GROUPS = Source("PodGroup", kinds.PodGroup, ("scheduling.k8s.io/v1beta1",), "podgroups", fresh=True)
+WORKLOADS = Source("Workload", kinds.Workload, _KUEUE, "workloads", fresh=True)
 CONFIGS = _core("ConfigMap", Object, "configmaps", only_metadata=True)
 STORAGE = Source(
     "StorageClass", kinds.StorageClass, ("storage.k8s.io/v1",), "storageclasses", namespaced=False
@@ -82,6 +82,7 @@ class Seen(NamedTuple):
 def look(cluster: Cluster, sources: Sequence[Source]) -> Seen:
     """The objects of these sources; what the user may not read is left out and named.
 
+    An object that two sources list is that of the later one: put what is read as it is now last.
     Raises ClusterError when the cluster cannot be asked at all.
     """
     objects: dict[tuple[str, str, str], Object] = {}
