@@ -33,7 +33,7 @@ SHAPES = ((0, 16, 64), (2, 8, 32), (4, 32, 128), (8, 64, 512), (8, 96, 256))
 """GPUs, CPUs and GiB of a node."""
 TAINT = {"key": "team", "value": "ml", "effect": "NoSchedule"}
 AT_ONCE = 12
-PATIENCE_S = 240.0
+PATIENCE_S = 120.0
 
 
 class Drawn(NamedTuple):
