@@ -18,8 +18,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import faiss  # noqa: F401
 
-EXACT = ["exact", "faiss"]
-ALL = [*EXACT, "faiss-ivf", "naive"]
+EXACT = ["auto", "exact", "faiss"]
+ALL = [*EXACT, "faiss-hnsw", "faiss-ivf", "naive"]
 
 
 @st.composite
@@ -123,5 +123,5 @@ def test_a_table_that_cannot_be_searched_is_refused(kind: str, table: np.ndarray
 
 def test_an_unknown_index_lists_the_choices() -> None:
     """The error names every kind there is."""
-    with pytest.raises(SpecError, match="exact, faiss, faiss-ivf, naive"):
+    with pytest.raises(SpecError, match="auto, exact, faiss, faiss-hnsw, faiss-ivf, naive"):
         build("hnsw", np.ones((2, 2), "f4"))

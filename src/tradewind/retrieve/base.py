@@ -1,14 +1,17 @@
 """The interface of an index, and what every implementation shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tradewind.retrieve.filters import Filter
+
     Exclude = Sequence[Sequence[int] | np.ndarray] | None
+    Filters = Sequence[Filter | None] | None
 else:
-    Exclude = object
+    Exclude = Filters = object
 
 EMPTY = -1
 """Position that fills a row with fewer than k items; its score is -inf."""
@@ -20,19 +23,28 @@ class Hits(NamedTuple):
     scores: "np.ndarray"
     positions: "np.ndarray"
 
+    def put(self, rows: "np.ndarray", found: "Hits") -> None:
+        """Write what was found for some of the queries, which may be fewer than k items each."""
+        width = found.scores.shape[1]
+        self.scores[rows, :width], self.positions[rows, :width] = found.scores, found.positions
+
 
 class Index(Protocol):
     """Finds, for each query, the items with the largest inner product."""
 
-    num_items: int
-    """Rows of the table, counting the leading ones that are never returned."""
     dimension: int
 
-    def search(self, queries: "np.ndarray", k: int, exclude: Exclude = None) -> Hits:
-        """The k best items of each query float32[B, D], without the positions in `exclude[b]`.
+    @property
+    def num_items(self) -> int:
+        """Rows of the table, counting the leading ones that are never returned."""
+        ...
 
-        Rows with fewer than k items end in EMPTY. Raises ValueError for a wrong shape, k < 1, or an excluded
-        position that is not in the table.
+    def search(self, queries: "np.ndarray", k: int, exclude: Exclude = None, filters: Filters = None) -> Hits:
+        """The k best items of each query float32[B, D] in `filters[b]`, without the positions in `exclude[b]`.
+
+        Queries with equal filters share the work of it. Rows with fewer than k items end in EMPTY. Raises ValueError
+        for a wrong shape, k < 1, or an excluded position that is not in the table; FilterError, a ValueError, for a
+        filter that does not fit the items' attributes.
         """
         ...
 
@@ -72,3 +84,46 @@ def flat_exclude(index: Index, exclude: Exclude, num_queries: int) -> "tuple[np.
     if len(positions) and not 0 <= positions.min() <= positions.max() < index.num_items:
         raise ValueError(f"an excluded position is outside 0 to {index.num_items - 1}")
     return rows, positions
+
+
+def by_filter(filters: Filters, num_queries: int) -> "Iterator[tuple[Filter | None, np.ndarray]]":
+    """Each filter with the rows int64 of the queries that carry it; ValueError where there is not one a query."""
+    import numpy as np
+
+    if filters is None:
+        if num_queries:
+            yield None, np.arange(num_queries)
+        return
+    if len(filters) != num_queries:
+        raise ValueError(f"{len(filters)} filters for {num_queries} queries")
+    groups: dict[Filter | None, list[int]] = {}
+    for row, wanted in enumerate(filters):
+        groups.setdefault(wanted, []).append(row)
+    for wanted, rows in groups.items():
+        yield wanted, np.array(rows)
+
+
+def fill(num_queries: int, k: int) -> Hits:
+    """Hits without an item."""
+    import numpy as np
+
+    scores = np.full((num_queries, k), -np.inf, dtype=np.float32)
+    return Hits(scores, np.full((num_queries, k), EMPTY, dtype=np.int64))
+
+
+def without_excluded(
+    found: Hits, k: int, group: "np.ndarray", rows: "np.ndarray", excluded: "np.ndarray", num_items: int
+) -> Hits:
+    """The k best of what was found for the queries `group`, without the (row, position) pairs that are excluded."""
+    import numpy as np
+
+    scores, positions = found
+    mine = np.isin(rows, group)
+    if not mine.any():
+        return Hits(scores[:, :k], positions[:, :k])
+    pairs = rows[mine] * num_items + excluded[mine]
+    keep = (positions != EMPTY) & ~np.isin(positions + group[:, None] * num_items, pairs)
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(keep, order, axis=1)
+    scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
+    return Hits(scores, np.where(kept, np.take_along_axis(positions, order, axis=1), EMPTY))

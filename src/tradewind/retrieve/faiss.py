@@ -1,67 +1,116 @@
-"""Retrieval with FAISS: flat (exact) and inverted lists (approximate)."""
+"""Retrieval with FAISS: flat (exact), inverted lists and graphs (approximate, with knobs); `auto` needs none."""
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from tradewind.errors import MissingExtraError
-from tradewind.retrieve.base import EMPTY, Exclude, Hits, check_query, check_table, flat_exclude
+from tradewind.retrieve.attributes import Attributes
+from tradewind.retrieve.base import (
+    EMPTY,
+    Exclude,
+    Filters,
+    Hits,
+    by_filter,
+    check_query,
+    check_table,
+    fill,
+    flat_exclude,
+    without_excluded,
+)
+from tradewind.retrieve.columns import Mask
+from tradewind.retrieve.inverted import load_faiss
+from tradewind.retrieve.scan import best_of
+from tradewind.retrieve.segments import attributes_of
 
 _MIN_POINTS_PER_LIST = 39
 """Fewer training points per list than this and k-means warns, rightly."""
+_SCAN_SHARE = 0.05
+"""Where a filter holds less than this its items are scanned: there a graph finds 6% of what it should."""
 
 
 class FaissIndex:
     """`faiss.IndexFlatIP` behind the common interface."""
 
-    def __init__(self, embedding: np.ndarray, *, skip: int = 0) -> None:
-        table = check_table(embedding, skip)
-        self.num_items, self.dimension = table.shape
-        self._skip = skip
-        self._index = self._make(table[skip:])
-        self._index.add(table[skip:])
+    def __init__(
+        self, embedding: npt.NDArray[Any], *, skip: int = 0, attributes: Attributes | None = None
+    ) -> None:
+        self._vectors = check_table(embedding, skip)
+        self.num_items, self.dimension = self._vectors.shape
+        self._skip, self._attributes = skip, attributes
+        self._index = self._make(self._vectors[skip:])
+        self._index.add(self._vectors[skip:])
 
-    def search(self, queries: np.ndarray, k: int, exclude: Exclude = None) -> Hits:
-        """FAISS has no filter per query, so k plus the longest exclusion is fetched, and the excluded dropped."""
+    def search(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        exclude: Exclude = None,
+        filters: Filters = None,
+    ) -> Hits:
+        """FAISS has no exclusion per query, so k plus the longest one is fetched, and the excluded dropped."""
         queries = check_query(self, queries, k)
         rows, excluded = flat_exclude(self, exclude, len(queries))
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        positions = np.full((len(queries), k), EMPTY, dtype=np.int64)
-        if not len(queries):
-            return Hits(scores, positions)
         longest = int(np.bincount(rows).max()) if len(rows) else 0
         fetched = min(k + longest, self.num_items - self._skip)
-        found_scores, found = self._index.search(queries, fetched)
-        found = np.where(found >= 0, found + self._skip, EMPTY)
-        keep = found != EMPTY
-        if longest:
-            pairs = rows * self.num_items + excluded
-            keep &= ~np.isin(found + np.arange(len(queries))[:, None] * self.num_items, pairs)
-        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(keep, order, axis=1)
-        width = order.shape[1]
-        scores[:, :width][kept] = np.take_along_axis(found_scores, order, axis=1)[kept]
-        positions[:, :width][kept] = np.take_along_axis(found, order, axis=1)[kept]
-        return Hits(scores, positions)
+        hits = fill(len(queries), k)
+        for wanted, group in by_filter(filters, len(queries)):
+            mask = None if wanted is None else attributes_of(self._attributes).mask(wanted)
+            found = self._found(queries[group], fetched, mask)
+            hits.put(group, without_excluded(found, k, group, rows, excluded, self.num_items))
+        return hits
 
-    def _make(self, table: np.ndarray) -> Any:
-        return _faiss().IndexFlatIP(table.shape[1])
+    def _found(self, queries: npt.NDArray[np.float32], fetched: int, mask: Mask | None) -> Hits:
+        if mask is None:
+            return self._named(*self._index.search(queries, fetched))
+        allowed = mask.copy()
+        allowed[: self._skip] = False
+        positions = np.flatnonzero(allowed)
+        share = len(positions) / (self.num_items - self._skip)
+        if share < _SCAN_SHARE:
+            best = best_of(torch.from_numpy(self._vectors), queries, fetched, positions)
+            return Hits(best.scores, positions[best.rows])
+        bits = np.packbits(allowed[self._skip :], bitorder="little")
+        selector = load_faiss().IDSelectorBitmap(bits)
+        parameters = self._parameters(selector, share, fetched)
+        return self._named(*self._index.search(queries, fetched, params=parameters))
+
+    def _named(self, scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> Hits:
+        empty = rows < 0
+        return Hits(np.where(empty, np.float32(-np.inf), scores), np.where(empty, EMPTY, rows + self._skip))
+
+    def _parameters(self, selector: Any, share: float, fetched: int) -> Any:
+        return load_faiss().SearchParameters(sel=selector)
+
+    def _make(self, table: npt.NDArray[np.float32]) -> Any:
+        return load_faiss().IndexFlatIP(table.shape[1])
 
 
 class FaissIVFIndex(FaissIndex):
-    """`faiss.IndexIVFFlat`: looks into `num_probes` of `num_lists` clusters; approximate.
+    """`faiss.IndexIVFFlat`: looks into `num_probes` of `num_lists` clusters, more where a filter is; approximate.
 
     `num_lists` is 4 * sqrt(N) by default, and never leaves a cluster with too few points to train on.
     """
 
     def __init__(
-        self, embedding: np.ndarray, *, skip: int = 0, num_lists: int | None = None, num_probes: int = 16
+        self,
+        embedding: npt.NDArray[Any],
+        *,
+        skip: int = 0,
+        attributes: Attributes | None = None,
+        num_lists: int | None = None,
+        num_probes: int = 16,
     ) -> None:
         self._num_lists, self._num_probes = num_lists, num_probes
-        super().__init__(embedding, skip=skip)
+        super().__init__(embedding, skip=skip, attributes=attributes)
 
-    def _make(self, table: np.ndarray) -> Any:
-        faiss = _faiss()
+    def _parameters(self, selector: Any, share: float, fetched: int) -> Any:
+        probes = min(self._index.nlist, round(self._index.nprobe / share))
+        return load_faiss().SearchParametersIVF(sel=selector, nprobe=probes)
+
+    def _make(self, table: npt.NDArray[np.float32]) -> Any:
+        faiss = load_faiss()
         count, dimension = table.shape
         lists = self._num_lists or int(4 * count**0.5)
         lists = max(1, min(lists, count // _MIN_POINTS_PER_LIST))
@@ -71,9 +120,34 @@ class FaissIVFIndex(FaissIndex):
         return index
 
 
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("this index needs FAISS: pip install 'tradewind[serve]'") from error
-    return faiss
+class FaissHNSWIndex(FaissIndex):
+    """`faiss.IndexHNSWFlat`: walks a graph of `num_links` a node with a beam of `effort`; approximate.
+
+    The beam is at least twice k, and as much wider as a filter is narrow.
+    """
+
+    def __init__(
+        self,
+        embedding: npt.NDArray[Any],
+        *,
+        skip: int = 0,
+        attributes: Attributes | None = None,
+        num_links: int = 32,
+        effort: int = 128,
+    ) -> None:
+        self._num_links, self._effort = num_links, effort
+        super().__init__(embedding, skip=skip, attributes=attributes)
+
+    def _found(self, queries: npt.NDArray[np.float32], fetched: int, mask: Mask | None) -> Hits:
+        if mask is not None:
+            return super()._found(queries, fetched, mask)
+        parameters = self._parameters(None, 1.0, fetched)
+        return self._named(*self._index.search(queries, fetched, params=parameters))
+
+    def _parameters(self, selector: Any, share: float, fetched: int) -> Any:
+        effort = round(max(self._effort, 2 * fetched) / share)
+        return load_faiss().SearchParametersHNSW(sel=selector, efSearch=effort)
+
+    def _make(self, table: npt.NDArray[np.float32]) -> Any:
+        faiss = load_faiss()
+        return faiss.IndexHNSWFlat(table.shape[1], self._num_links, faiss.METRIC_INNER_PRODUCT)

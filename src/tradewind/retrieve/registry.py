@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 KINDS = {
+    "auto": "tradewind.retrieve.auto:AutoIndex",
     "exact": "tradewind.retrieve.exact:ExactIndex",
     "faiss": "tradewind.retrieve.faiss:FaissIndex",
+    "faiss-hnsw": "tradewind.retrieve.faiss:FaissHNSWIndex",
     "faiss-ivf": "tradewind.retrieve.faiss:FaissIVFIndex",
     "naive": "tradewind.retrieve.naive:NaiveIndex",
 }
@@ -20,7 +22,7 @@ KINDS = {
 def build(kind: str, embedding: "np.ndarray", *, skip: int = 0, **options: Any) -> Index:
     """An index over the rows of `embedding` float32[N, D]; the first `skip` rows are never returned.
 
-    Raises SpecError listing the kinds when there is no such one.
+    Every kind takes `attributes=`, N rows to filter by; other options are the kind's own. Raises SpecError listing the kinds when there is no such one.
     """
     if kind not in KINDS:
         raise SpecError(f"no index {kind!r}; choose one of {', '.join(sorted(KINDS))}")

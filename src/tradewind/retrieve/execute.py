@@ -1,0 +1,124 @@
+"""One plan carried out on one state, for queries that share a filter."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tradewind.retrieve.filters import Filter
+from tradewind.retrieve.inverted import Allowed, Inverted
+from tradewind.retrieve.plan import Plan, fetched
+from tradewind.retrieve.scan import best_of
+from tradewind.retrieve.segments import Chunk, Dead, State, Subset, attributes_of
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class Found(NamedTuple):
+    """Scores and positions [B, W], best first, -1 with -inf at the ends; `exact[b]` where row b was scanned."""
+
+    scores: Floats
+    positions: Ints
+    exact: npt.NDArray[np.bool_]
+
+
+def run(state: State, plan: Plan, queries: Floats, k: int, wanted: Filter | None) -> Found:
+    """The k best items of the base for each query; rows that the plan left short are done again exactly."""
+    base = state.base
+    if plan.name == "scan" or base.inverted is None:
+        return scan(state, queries, k, wanted)
+    if plan.name == "overfetch" and wanted is not None:
+        found = _overfetch(state, base.inverted, plan, queries, k, wanted)
+    else:
+        subset = None if wanted is None else base.subset(wanted)
+        found = _probe(state, base.inverted, plan, queries, k, subset)
+    short = np.flatnonzero(found.positions[:, -1] < 0)
+    return _again(state, found, short, queries, k, wanted)
+
+
+def scan(state: State, queries: Floats, k: int, wanted: Filter | None) -> Found:
+    """The exact answer over the base."""
+    if wanted is None:
+        flags = state.dead.flags
+        best = best_of(state.base.table, queries, k, banned=flags if flags.any() else None)
+        return _found(best.scores, best.rows)
+    positions = state.base.subset(wanted).positions()
+    if not len(positions):
+        return _found(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64))
+    dead = state.dead.flags[positions]
+    best = best_of(state.base.table, queries, k, positions, dead if dead.any() else None)
+    return _found(best.scores, positions[best.rows])
+
+
+def with_chunk(found: Found, chunk: Chunk, queries: Floats, k: int, wanted: Filter | None) -> Found:
+    """What was found, with the items of a chunk among it."""
+    best = best_of(chunk.table, queries, k, banned=chunk.banned(wanted))
+    fresh = _found(best.scores, chunk.positions[best.rows])
+    scores = np.concatenate([found.scores, fresh.scores], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    positions = np.concatenate([found.positions, fresh.positions], axis=1)
+    return Found(
+        np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1), found.exact
+    )
+
+
+def _probe(
+    state: State, inverted: Inverted, plan: Plan, queries: Floats, k: int, subset: Subset | None
+) -> Found:
+    """Probing; rows whose filter lies so far off that a scan of its items costs less are scanned."""
+    allowed = _allowed(inverted, state.dead, subset)
+    probes = inverted.probes(queries, plan.need, allowed)
+    profile = state.base.profile
+    far = np.zeros(len(queries), dtype=np.bool_)
+    if subset is not None and profile is not None:
+        limit = profile.subset.at(subset.count, 1)
+        far = np.array([profile.probe.at(rows, 1) > limit for rows in probes.visited.tolist()])
+    if far.all() and subset is not None and len(queries):
+        empty = np.full((len(queries), k), -1, dtype=np.int64)
+        return Found(np.full((len(queries), k), -np.inf, np.float32), empty, far & False)
+    probes.lists[far] = -1
+    scores, positions = inverted.search(queries, k, probes, allowed)
+    return Found(scores, positions, np.zeros(len(queries), dtype=np.bool_))
+
+
+def _overfetch(
+    state: State, inverted: Inverted, plan: Plan, queries: Floats, k: int, wanted: Filter
+) -> Found:
+    """More items than k without the filter, which is then asked about these alone: no bitmap is made."""
+    wide = fetched(k, plan.share)
+    allowed = _allowed(inverted, state.dead, None)
+    probes = inverted.probes(queries, plan.need, allowed)
+    scores, positions = inverted.search(queries, wide, probes, allowed)
+    held = np.zeros(positions.shape, dtype=np.bool_)
+    some = positions >= 0
+    held[some] = attributes_of(state.base.attributes).mask(wanted, positions[some])
+    order = np.argsort(~held, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(held, order, axis=1)
+    scores = np.where(kept, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf))
+    positions = np.where(kept, np.take_along_axis(positions, order, axis=1), -1)
+    return Found(scores, positions, np.zeros(len(queries), dtype=np.bool_))
+
+
+def _again(
+    state: State, found: Found, short: npt.NDArray[np.int64], queries: Floats, k: int, wanted: Filter | None
+) -> Found:
+    if not len(short):
+        return found
+    exact = scan(state, queries[short], k, wanted)
+    width = exact.scores.shape[1]
+    found.scores[short, :width], found.positions[short, :width] = exact.scores, exact.positions
+    found.scores[short, width:], found.positions[short, width:] = -np.inf, -1
+    found.exact[short] = True
+    return found
+
+
+def _allowed(inverted: Inverted, dead: Dead, subset: Subset | None) -> Allowed | None:
+    if subset is not None:
+        return subset.allowed(inverted, dead)
+    return Allowed(dead.alive_bits, inverted.sizes) if dead.removed else None
+
+
+def _found(scores: Floats, positions: Ints) -> Found:
+    positions = np.where(np.isneginf(scores), -1, positions)
+    return Found(scores, positions, np.ones(len(scores), dtype=np.bool_))

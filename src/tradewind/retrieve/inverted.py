@@ -1,0 +1,113 @@
+"""Inverted lists that are probed until enough items were seen that the search may return.
+
+A fixed number of probes sees few allowed items where a filter is narrow, or is about something far from the query. Here
+each query looks into lists, nearest first, until they hold `need` allowed items together: the count of allowed items in
+each list is known per filter.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tradewind.errors import MissingExtraError
+
+_POINTS_PER_LIST = 64
+_ITERATIONS = 10
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class Allowed(NamedTuple):
+    """What a search may return: a bit per position, and how many allowed items each list holds."""
+
+    bits: npt.NDArray[np.uint8]
+    per_list: npt.NDArray[np.int32]
+
+
+class Probes(NamedTuple):
+    """The lists each query looks into, nearest first (-1 ends a row), and how many rows those hold."""
+
+    lists: Ints
+    scores: Floats
+    visited: Ints
+
+
+class Inverted:
+    """`faiss.IndexIVFFlat` by inner product, its items named by their positions. Never changes; searched by any thread."""
+
+    def __init__(
+        self, centroids: Floats, vectors: Floats, positions: Ints, assigned: Ints | None = None
+    ) -> None:
+        faiss = load_faiss()
+        self.centroids, self.positions = centroids, positions
+        dimension, self.num_lists = centroids.shape[1], len(centroids)
+        self._coarse = faiss.IndexFlatIP(dimension)
+        self._coarse.add(centroids)
+        self.assigned: Ints = self._coarse.search(vectors, 1)[1][:, 0] if assigned is None else assigned
+        index = faiss.IndexIVFFlat(self._coarse, dimension, self.num_lists, faiss.METRIC_INNER_PRODUCT)
+        pointer = faiss.swig_ptr
+        index.add_core(len(vectors), pointer(vectors), pointer(positions), pointer(self.assigned))
+        self._index, self._faiss = index, faiss
+        self.sizes = np.bincount(self.assigned, minlength=self.num_lists).astype(np.int32)
+
+    @classmethod
+    def trained(cls, vectors: Floats, positions: Ints) -> "Inverted":
+        """Lists of about sqrt(N) items each, from spherical k-means on a sample."""
+        faiss = load_faiss()
+        lists = max(1, round(len(vectors) ** 0.5))
+        means = faiss.Kmeans(
+            vectors.shape[1],
+            lists,
+            niter=_ITERATIONS,
+            spherical=True,
+            seed=1,
+            max_points_per_centroid=_POINTS_PER_LIST,
+            min_points_per_centroid=1,
+        )
+        means.train(vectors)
+        return cls(np.ascontiguousarray(means.centroids), vectors, positions)
+
+    def allow(self, mask: npt.NDArray[np.bool_]) -> Allowed:
+        """The items of bool[N], by position, in the form `search` takes."""
+        per_list = np.bincount(self.assigned[mask[self.positions]], minlength=self.num_lists)
+        return Allowed(np.packbits(mask, bitorder="little"), per_list.astype(np.int32))
+
+    def probes(self, queries: Floats, need: int, allowed: Allowed | None) -> Probes:
+        """The fewest lists, nearest first, that hold `need` allowed items for each query; all where there are fewer."""
+        counts = self.sizes if allowed is None else allowed.per_list
+        width = min(self.num_lists, 4 + int(1.5 * need * self.num_lists / max(1, int(counts.sum()))))
+        while True:
+            scores, lists = self._coarse.search(queries, width)
+            seen = counts[lists].cumsum(1)
+            if width == self.num_lists or (seen[:, -1] >= need).all():
+                break
+            width = min(self.num_lists, 4 * width)
+        used = (seen < need).sum(1) + 1
+        width = min(width, int(used.max(initial=1)))
+        beyond = np.arange(width) >= used[:, None]
+        lists, scores = np.where(beyond, -1, lists[:, :width]), np.ascontiguousarray(scores[:, :width])
+        return Probes(lists, scores, np.where(beyond, 0, self.sizes[lists]).sum(1))
+
+    def search(self, queries: Floats, k: int, probes: Probes, allowed: Allowed | None) -> tuple[Floats, Ints]:
+        """The k best items of the probed lists that are allowed; -1 with -inf where there are fewer."""
+        faiss, pointer = self._faiss, self._faiss.swig_ptr
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        positions = np.empty((len(queries), k), dtype=np.int64)
+        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+        parameters = faiss.SearchParametersIVF(nprobe=probes.lists.shape[1], sel=selector)
+        self._index.search_preassigned_c(
+            len(queries), pointer(queries), k, pointer(probes.lists), pointer(probes.scores),
+            pointer(scores), pointer(positions), False, parameters,
+        )  # fmt: skip
+        scores[positions < 0] = -np.inf
+        return scores, positions
+
+
+def load_faiss() -> Any:
+    """The faiss module, or MissingExtraError."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError("this index needs FAISS: pip install 'tradewind[serve]'") from error
+    return faiss
