@@ -1,0 +1,58 @@
+"""usearch and LanceDB, each in a process of their own under their own environment, asked over a pipe."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from bench.harness import say
+
+PACKAGES = ("usearch==2.26.6", "lancedb==0.40.0", "numpy", "pyarrow")
+
+
+def python() -> pathlib.Path:
+    """The interpreter of the peers' environment; makes it once."""
+    folder = pathlib.Path(tempfile.gettempdir()) / "tradewind-bench" / "retrieval-peers"
+    if not (folder / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return folder / "bin" / "python"
+
+
+class Peer:
+    """One peer over the vectors, queries and `u` in `folder`, where it also keeps its index."""
+
+    def __init__(self, name: str, folder: pathlib.Path) -> None:
+        self.name = name
+        command = [str(python()), str(pathlib.Path(__file__).parent / "worker.py"), name, str(folder)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        say(f"{name}: {self._answer()}")
+
+    def ask(self, share: float, effort: int, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of each query, and positions int64[Q, 100] (-1 where it found fewer)."""
+        request = {"share": share, "effort": effort, "num_queries": num_queries}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return np.array(answer["seconds"]), np.array(answer["found"])
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with {self._process.wait()}")
+        return json.loads(line)
