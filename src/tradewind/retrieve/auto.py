@@ -23,7 +23,7 @@ from tradewind.retrieve.base import (
     without_excluded,
 )
 from tradewind.retrieve.filters import And, Filter, Not, Or
-from tradewind.retrieve.plan import Ask, Plan, choose
+from tradewind.retrieve.plan import Ask, Plan, Planner
 from tradewind.retrieve.segments import Base, Chunk, Dead, State, attributes_of, compact
 
 Floats = npt.NDArray[np.float32]
@@ -82,6 +82,7 @@ class AutoIndex:
         self.audit = Audit(target, audit_share)
         self.target = target
         self._state = state
+        self._planner = Planner()
         self._lock = threading.Lock()
         self._rebuilding: threading.Thread | None = None
         self._touched: list[Ints] | None = None
@@ -191,18 +192,18 @@ class AutoIndex:
         num_base = len(base.vectors) if base.inverted is None else len(base.inverted.positions)
         ask = Ask(num_queries, k, num_base, num_base, filtered=wanted is not None)
         if wanted is None or profile is None:
-            return choose(profile, ask, self.audit.corrections)
+            return self._planner.choose(profile, ask, self.audit.corrections)
         subset = base.known(wanted)
         if subset is None and base.met(wanted):
             subset = base.subset(wanted)
         if subset is not None:
             ask = ask._replace(num_allowed=subset.count)
-            return choose(profile, ask, self.audit.corrections)
+            return self._planner.choose(profile, ask, self.audit.corrections)
         share = _estimate(base, wanted)
         ask = ask._replace(
             num_allowed=int(share * num_base), compiled=False, num_conditions=_num_conditions(wanted)
         )
-        return choose(profile, ask, self.audit.corrections)
+        return self._planner.choose(profile, ask, self.audit.corrections)
 
     def _keep(
         self,

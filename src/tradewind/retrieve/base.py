@@ -118,7 +118,7 @@ def without_excluded(
     import numpy as np
 
     scores, positions = found
-    mine = np.isin(rows, group)
+    mine = np.isin(rows, group) if len(rows) else rows.astype(np.bool_)
     if not mine.any():
         return Hits(scores[:, :k], positions[:, :k])
     pairs = rows[mine] * num_items + excluded[mine]

@@ -69,12 +69,8 @@ def _probe(
     """Probing; rows whose filter lies so far off that a scan of its items costs less are scanned."""
     allowed = _allowed(inverted, state.dead, subset)
     probes = inverted.probes(queries, plan.need, allowed)
-    profile = state.base.profile
-    far = np.zeros(len(queries), dtype=np.bool_)
-    if subset is not None and profile is not None:
-        limit = profile.subset.at(subset.count, 1)
-        far = np.array([profile.probe.at(rows, 1) > limit for rows in probes.visited.tolist()])
-    if far.all() and subset is not None and len(queries):
+    far = probes.visited > plan.most_rows
+    if far.all() and len(queries):
         empty = np.full((len(queries), k), -1, dtype=np.int64)
         return Found(np.full((len(queries), k), -np.inf, np.float32), empty, far & False)
     probes.lists[far] = -1
@@ -120,5 +116,5 @@ def _allowed(inverted: Inverted, dead: Dead, subset: Subset | None) -> Allowed |
 
 
 def _found(scores: Floats, positions: Ints) -> Found:
-    positions = np.where(np.isneginf(scores), -1, positions)
+    positions = np.where(scores == -np.inf, -1, positions)
     return Found(scores, positions, np.ones(len(scores), dtype=np.bool_))

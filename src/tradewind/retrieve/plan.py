@@ -9,6 +9,7 @@ import numpy as np
 
 BANDS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Shares of allowed items for which recall is kept apart, by the nearest."""
+_MOST_PLANS = 1024
 _SLACK = 1.5
 """Over-fetching asks for this many times what the estimated share says."""
 
@@ -39,6 +40,12 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
         share = (1 - 1 / max(1, num_queries)) / (1 - 1 / self.batch)
         return num_queries * (one + min(1.0, share) * (batched - one))
 
+    def rows_for(self, us: float) -> float:
+        """The most rows that a single query looks at in so many microseconds."""
+        if us > self.one_us[-1]:
+            return self.rows[-1] * us / self.one_us[-1]
+        return float(np.interp(us, np.maximum.accumulate(self.one_us), self.rows))
+
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What an index measured of itself when it was built; the one source for its plans.
@@ -68,13 +75,18 @@ class Ask(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a search is done, what it should cost, and why; `need` is the number of allowed items to see."""
+    """How a search is done, what it should cost, and why.
+
+    `need` is the number of allowed items to see; a query that had to look at more than `most_rows` rows for them is
+    scanned instead.
+    """
 
     name: str
     need: int
     us: float
     share: float
     reason: str
+    most_rows: float = math.inf
 
     @property
     def band(self) -> float:
@@ -95,7 +107,8 @@ def choose(profile: Profile | None, ask: Ask, corrections: Corrections) -> Plan:
     plans = [Plan("scan", 0, compiling + curve.at(ask.num_allowed, ask.num_queries), share, "")]
     if need := _need(profile, "probe", ask.k, share, corrections):
         us = compiling + profile.probe.at(min(ask.num_items, need / max(share, 1e-9)), ask.num_queries)
-        plans.append(Plan("probe", need, us, share, ""))
+        most_rows = profile.probe.rows_for(curve.at(ask.num_allowed, 1)) if ask.filtered else math.inf
+        plans.append(Plan("probe", need, us, share, "", most_rows))
     if ask.filtered and not ask.compiled:
         plans += _overfetch(profile, ask, share, corrections)
     best = min(plans, key=lambda plan: plan.us)
@@ -157,3 +170,20 @@ def _line(x: float, xs: tuple[int, ...], ys: tuple[float, ...]) -> float:
     if x > xs[-1]:
         return ys[-1] * x / xs[-1]
     return float(np.interp(x, xs, ys))
+
+
+class Planner:
+    """`choose`, remembering what it chose while the profile and the corrections are the same. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Profile | None, Corrections, dict[Ask, Plan]] = (None, {}, {})
+
+    def choose(self, profile: Profile | None, ask: Ask, corrections: Corrections) -> Plan:
+        """As the function."""
+        kept_profile, kept_corrections, plans = self._kept
+        if kept_profile is not profile or kept_corrections is not corrections or len(plans) >= _MOST_PLANS:
+            plans = {}
+            self._kept = profile, corrections, plans
+        if (plan := plans.get(ask)) is None:
+            plan = plans[ask] = choose(profile, ask, corrections)
+        return plan
