@@ -143,6 +143,9 @@ def encode(wanted: Filter) -> bytes:
         ('{"op": "and", "filters": [{"op": "or", "filters": []}]}', r"filter.filters\[0\]: an empty list"),
         ('{"op": "tags", "field": "genres"}', "needs `any` or `all`"),
         ("[1", "filter: "),
+        ('{"op": "eq", "field": "a", "value": "\ud800"}', "filter: "),
+        (b'{"op": "eq", "field": "a", "value": "\xff"}', "filter: "),
+        ('{"op": "eq", "field": "a", "value": 1e999}', "filter: Number out of range - at `filter.value`"),
         ('{"op":"not","filter":' * 17 + '{"op":"flag","field":"a"}' + "}" * 17, "more than 16 deep"),
         ('{"op":"not","filter":' * 2600 + "1", "filter: "),
         (
@@ -153,7 +156,7 @@ def encode(wanted: Filter) -> bytes:
         (" " * 70_000, "70000 bytes"),
     ],
 )
-def test_a_filter_that_is_malformed_or_too_large_says_so(text: str, message: str) -> None:
+def test_a_filter_that_is_malformed_or_too_large_says_so(text: str | bytes, message: str) -> None:
     """JSON that is no filter, or past the bounds, is a FilterError that names the place; nothing else is raised."""
     with pytest.raises(FilterError, match=message):
         decode_filter(text)
@@ -243,3 +246,9 @@ def test_columns_that_are_of_no_kind_are_refused(columns: dict[str, Any], messag
     """The error names the column."""
     with pytest.raises(FilterError, match=message):
         Attributes(columns)
+
+
+def test_numbers_past_64_bits_are_in_no_column() -> None:
+    """A value that no column could hold is no item's, and nothing is raised."""
+    attributes = Attributes({"n": np.arange(3)})
+    assert not attributes.mask(decode_filter(f'{{"op": "eq", "field": "n", "value": {10**30}}}')).any()

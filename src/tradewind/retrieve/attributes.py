@@ -94,7 +94,7 @@ def like(expected: Attributes, columns: Mapping[str, Any]) -> Attributes:
     for name, values in columns.items():
         column = column_of(name, values)
         kind = expected.kinds.get(name, column.kind)
-        if column.kind != kind and not any(column.plain()):
+        if column.kind != kind and all(value is None or value == [] for value in column.plain()):
             column = _none(kind, len(column))
         made[name] = column
     given = Attributes(made)

@@ -91,14 +91,14 @@ _DECODER = msgspec.json.Decoder(Filter)
 
 def decode_filter(data: bytes | str) -> Filter:
     """The filter in JSON text, within the bounds of this module; raises FilterError naming what is wrong and where."""
-    size = len(data if isinstance(data, bytes) else data.encode())
-    if size > MAX_BYTES:
-        raise FilterError(f"filter: {size} bytes of JSON; at most {MAX_BYTES} are read")
+    raw = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    if len(raw) > MAX_BYTES:
+        raise FilterError(f"filter: {len(raw)} bytes of JSON; at most {MAX_BYTES} are read")
     try:
-        found: Filter = _DECODER.decode(data)
+        found: Filter = _DECODER.decode(raw)
     except RecursionError:
         raise FilterError(f"filter: nested more than {MAX_DEPTH} deep") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FilterError(f"filter: {str(error).replace('`$', '`filter')}") from None
     check_filter(found)
     return found
