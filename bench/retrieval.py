@@ -160,7 +160,7 @@ def searches(asks: Mapping[str, Ask], world: World, repeats: int, num_queries: i
     medians: dict[tuple[str, float], list[float]] = {}
     contenders = {
         f"{name} {share:g}": measured(
-            name, asks[name], share, efforts[name][share], world, num_queries, recalls
+            name, asks[name], share, efforts[name][share], world, num_queries, recalls, medians
         )
         for share in SHARES
         for name in asks
