@@ -82,7 +82,7 @@ class Case:
 
     def fault(self) -> str:
         """As the script reads it."""
-        return json.dumps(dataclasses.asdict(self) | {"patience_s": 4.0})
+        return json.dumps(dataclasses.asdict(self))
 
     def is_right(self, answer: "Answer") -> bool:
         """Whether the answer names this failure."""

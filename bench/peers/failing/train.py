@@ -28,7 +28,8 @@ FAULT = json.loads(os.environ["FAULT"])
 KIND, MARK = FAULT["kind"], FAULT["mark"]
 RANK = int(os.environ["RANK"])
 MINE = FAULT["rank"] == RANK
-PATIENCE = datetime.timedelta(seconds=float(FAULT["patience_s"]))
+LONG, SHORT = datetime.timedelta(seconds=120), datetime.timedelta(seconds=5)
+HANGS = KIND in ("sleeps", "stopped")
 
 
 class Rows(Dataset[Tensor]):
@@ -144,7 +145,7 @@ def step_of(model: nn.Module, optimizer: torch.optim.Optimizer, rows: Tensor, nu
         optimizer.zero_grad()
         model(rows).backward()
         optimizer.step()
-        if KIND != "close":
+        if KIND != "close" and not HANGS:
             dist.barrier()
     except Exception as error:  # Whatever it is, this rank's reaction to it is what is tried.
         if MINE:
@@ -158,9 +159,11 @@ def main() -> None:
     if MINE and FAULT["step"] < 0:
         fail()
     torch.manual_seed(0)
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.init_process_group("gloo", timeout=LONG)
+    dist.barrier()
+    group = dist.new_group(timeout=SHORT) if HANGS else None
     inner = Model()
-    model: Any = DistributedDataParallel(inner)
+    model: Any = DistributedDataParallel(inner, process_group=group)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     workers = 1 if KIND == "data_worker" else 0
     for number, rows in enumerate(DataLoader(Rows(), batch_size=8, num_workers=workers)):
