@@ -66,7 +66,10 @@ class RayCluster:
         until = time.monotonic() + READY_S
         while time.monotonic() < until and self._head.poll() is None:
             try:
-                answer = httpx2.get(f"{self.url}/api/jobs/", timeout=10, headers=self.headers)
+                # There may be a job API before there is a node on which a job could run.
+                answer = httpx2.post(
+                    f"{self.url}/api/jobs/", json={"entrypoint": "true"}, timeout=10, headers=self.headers
+                )
                 if answer.status_code == 200:
                     return self
             except httpx2.TransportError:
