@@ -67,6 +67,7 @@ def ask(sky: Path, task: dict[str, Any], folder: Path, plane: ControlPlane) -> d
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_skypilot_loads_and_places_a_rendered_task(
     project: Path, tmp_path: Path, sky: Path, kwok: ControlPlane

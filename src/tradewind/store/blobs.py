@@ -16,6 +16,8 @@ from tradewind.store.open import home
 
 _CHUNK = 1 << 20
 _PARALLEL = 16
+_FEW = 8
+"""So many files are flushed one by one; flushing the file system waits for what everybody else has written too."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -77,11 +79,11 @@ class LocalBlobs:
             return self._keep(_pieces(file))
 
     def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-        digests = []
+        digests, few = [], len(paths) <= _FEW
         for path in paths:
             with open(path, "rb") as file:
-                digests.append(self._keep(_pieces(file), flush=False))
-        if digests:
+                digests.append(self._keep(_pieces(file), flush=few))
+        if not few:
             _flush_file_system(self.root)
         return digests
 

@@ -12,7 +12,7 @@ import pytest
 from tests.agent import training
 from tests.services.ray_cluster import RayCluster
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HOST = re.compile(r"host 1 is process (\d+)")
 CONTEXT = """
 address: {url}
