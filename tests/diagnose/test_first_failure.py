@@ -98,6 +98,48 @@ def test_who_was_told_to_end_counts_only_for_what_it_raised(tmp_path: Path) -> N
     assert (found.rank, found.kind, found.exception) == (2, "exception", "ValueError: bad batch 7")
 
 
+TIMED_OUT = (
+    "Traceback (most recent call last):\n"
+    "RuntimeError: [gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms for recv operation to complete\n"
+)
+LOGGED = "training stopped: [gloo/transport/tcp/{}\n"
+CLOSED = LOGGED.format("pair.cc:553] Connection closed by peer [127.0.0.1]:27795")
+WAITED = LOGGED.format("unbound_buffer.cc:129] Timed out waiting 5000ms for send operation to complete")
+
+
+@pytest.mark.parametrize("log", [TIMED_OUT, WAITED], ids=["raised", "logged"])
+def test_who_was_waited_for_in_vain_hangs(tmp_path: Path, log: str) -> None:
+    """Where waits time out, the one rank that had no complaint is named, and what was waited for."""
+    exits = [read(tmp_path, r, 1, 5.0 + r, log) for r in (0, 1)]
+    silent = read(tmp_path, 2, -9, 8.0, "step 3\n", told=True)
+    found = first_failure([*exits, silent])
+    assert found is not None
+    assert (found.rank, found.kind, found.t_s) == (2, "hang", 5.0)
+    assert "Timed out waiting 5000ms" in found.exception
+    also = read(tmp_path, 3, -15, 8.0, "step 3\n", told=True)
+    unclear = first_failure([*exits, silent, also])
+    assert unclear is not None
+    assert (unclear.rank, unclear.kind) == (0, "peer_lost")
+
+
+def test_who_lost_a_peer_by_its_closing_was_not_waiting_for_the_silent_one(tmp_path: Path) -> None:
+    """A rank that was ended with the others is no hang where nobody's wait timed out."""
+    lost, silent = read(tmp_path, 0, 1, 5.0, logs.PEER_CLOSED), read(tmp_path, 1, -15, 6.0, "", told=True)
+    found = first_failure([lost, silent])
+    assert found is not None
+    assert (found.rank, found.kind) == (0, "peer_lost")
+
+
+def test_who_logs_a_lost_peer_and_exits_is_not_first(tmp_path: Path) -> None:
+    """An exit without a traceback whose last words are about a lost peer does not hide who was slow to end."""
+    slow = read(tmp_path, 1, 1, 7.0, logs.VALUE_ERROR, told=True)
+    found = first_failure([read(tmp_path, 0, 1, 5.0, CLOSED), slow])
+    assert found is not None
+    assert (found.rank, found.kind) == (1, "exception")
+    earlier = read(tmp_path, 0, 3, 5.0, CLOSED + "step 1\nstep 2\nno more data\n")
+    assert classify(earlier) == "exit"
+
+
 def test_earliest_of_equals_and_then_lowest_rank() -> None:
     """Among failures of their own the earliest is first, and of two at one instant the lower rank."""
     exits = [ended(0, 1, 9.2), ended(1, -9, 9.1), ended(2, 1, 9.1), ended(3, 0, 1.0), ended(4, 75, 1.0)]

@@ -53,6 +53,15 @@ def test_many_files_are_kept_in_order(place: Place, tmp_path: pathlib.Path) -> N
     assert place.blobs.put_files([]) == []
 
 
+def test_which_of_many_are_not_here(place: Place) -> None:
+    """Asked for many at once, the store names exactly those that it does not have; in an empty one that is all."""
+    assert place.blobs.lacking([DIGEST]) == {DIGEST}
+    here = [place.blobs.put(b"%d" % i) for i in range(20)]
+    near = here[0][:9] + DIGEST[9:]  # In the folder of one that is here.
+    assert place.blobs.lacking([*here, DIGEST, near]) == {DIGEST, near}
+    assert place.blobs.lacking([]) == set()
+
+
 def test_damage_is_named(place: Place, tmp_path: pathlib.Path) -> None:
     """A flipped bit or a lost end is IntegrityError with the digest and the place; no file appears."""
     for content in (b"hellp", b"hell", b""):

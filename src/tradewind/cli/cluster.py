@@ -39,7 +39,7 @@ def render(
     args
         Arguments of the script, after `--`.
     target
-        `k8s` (a Job), `jobset`, `trainjob` or `rayjob`.
+        `k8s` (a Job), `jobset`, `trainjob`, `rayjob`, or `skypilot` (a task).
     on
         `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml.
     """
@@ -55,12 +55,29 @@ def render(
         gpus=gpus,
         image=image,
     )
+    if target == "skypilot":
+        from tradewind.launch import skypilot
+
+        print(to_yaml([skypilot.rendered(spec, "sky" if on == "k8s" else on)]), end="")
+        return ExitCode.OK
     print(to_yaml(rendered(spec, target, on)), end="")
     return ExitCode.OK
 
 
 def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
     """`tradewind run --on ...`: show the plan, or submit and follow."""
+    if on.partition(":")[0] == "ray":
+        from tradewind.cli import ray
+
+        return ray.run_on(spec, on, detach=detach, dry_run=dry_run, output=output)
+    if on.partition(":")[0] == "sky":
+        from tradewind.launch import skypilot
+
+        task = skypilot.rendered(spec, on)
+        if dry_run:
+            emit(task, output)
+            return ExitCode.OK
+        return skypilot.launch(task)
     if dry_run:
         from tradewind.cli.plan import dry_run_on
 
@@ -74,9 +91,18 @@ def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Out
 
 def rerun_on(earlier: "Run", store: "Store", *, detach: bool, output: Output) -> int:
     """`tradewind rerun` of a run that went to a cluster."""
+    if kind_of(earlier) == "ray":
+        from tradewind.cli import ray
+
+        return ray.rerun_on(earlier, store, detach=detach, output=output)
     from tradewind.launch.kubernetes.submit import resubmit
 
     return attend(resubmit(earlier, store), store, detach=detach, output=output)
+
+
+def kind_of(run: "Run") -> str:
+    """The kind of place that a run went to."""
+    return str(run.spec.get("place", {}).get("kind", ""))
 
 
 def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
@@ -115,6 +141,10 @@ def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
 
 def logs_on(run: "Run", store: "Store", *, follow: bool, rank: int | None, attempt: int | None) -> int:
     """`tradewind logs` of a run on a cluster."""
+    if kind_of(run) == "ray":
+        from tradewind.cli import ray
+
+        return ray.logs_on(run, following=follow, rank=rank, attempt=attempt)
     from tradewind.launch.kubernetes import logs
     from tradewind.launch.kubernetes.place import cluster_of, place_of
     from tradewind.launch.kubernetes.status import OVER
@@ -163,6 +193,10 @@ def quiet_line(line: "Line") -> None:
 
 def stop_on(run: "Run", store: "Store", *, now: bool, output: Output) -> int:
     """`tradewind stop` of a run on a cluster."""
+    if kind_of(run) == "ray":
+        from tradewind.cli import ray
+
+        return ray.stop_on(run, store, output=output)
     from tradewind.launch.kubernetes.status import stop
 
     emit(row(stop(run, store, now=now), time.time()), output, ("id", "name", "state", "exit_code"))

@@ -50,7 +50,8 @@ def run(
     max_restarts
         How often the group is started again after a failure; 3 by default.
     on
-        `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml; this machine by default.
+        `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml; `ray`, `ray:ADDRESS` or `ray:NAME`; this
+        machine by default.
     hosts
         Machines or pods; 1 by default.
     gpus
@@ -270,8 +271,11 @@ def up_to_date(runs: "list[Run]", store: "Store") -> "list[Run]":
     if not any(on_cluster(run) for run in runs):
         return runs
     from tradewind.launch.kubernetes.status import refresh_all
+    from tradewind.launch.ray.status import refresh_all as refresh_ray
 
     runs, problems = refresh_all(runs, store)
+    runs, more = refresh_ray(runs, store)
+    problems += more
     for problem in problems:
         print(f"tradewind: as last seen: {problem}", file=sys.stderr)
     return runs

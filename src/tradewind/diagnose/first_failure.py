@@ -26,6 +26,14 @@ _PEER_LOST = (
     "sendBytes failed",
 )
 """What torch.distributed says when a peer is gone; Python's own ConnectionError is about something else."""
+_AMBIGUOUS = ("Connection reset by peer", "Connection refused", "Broken pipe")
+"""Of these, what without an exception's type may be about anything."""
+_TIMED_OUT = (
+    "Timed out waiting",
+    "Watchdog caught collective operation timeout",
+    "timeout caused pair closure",
+)
+_LAST_LINES = 2
 _TORCH_TYPES = ("RuntimeError", "Dist", "c10", "std")
 _NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 _HOPELESS = ("SyntaxError", "IndentationError", "TabError", "ModuleNotFoundError", "ImportError")
@@ -72,6 +80,8 @@ def first_failure(exits: Sequence[RankExit]) -> Failure | None:
     if not failed:
         return None
     first = min(failed, key=lambda e: (classify(e) == "peer_lost", e.told, e.t_s, e.rank))
+    if classify(first) == "peer_lost" and (silent := who_was_waited_for(first, exits)):
+        return hang_of(silent, first)
     return Failure(
         rank=first.rank,
         kind=classify(first),
@@ -79,6 +89,27 @@ def first_failure(exits: Sequence[RankExit]) -> Failure | None:
         text=first.text,
         exit_code=first.exit_code,
         t_s=first.t_s,
+    )
+
+
+def who_was_waited_for(first: RankExit, exits: Sequence[RankExit]) -> RankExit | None:
+    """The rank that the others waited for in vain: their wait timed out, and it was at work and had no complaint."""
+    if not any(mark in first.exception or mark in first.text for mark in _TIMED_OUT):
+        return None
+    silent = [e for e in exits if e.told and not e.lost and not (e.exception or classify(e) == "peer_lost")]
+    return silent[0] if len(silent) == 1 else None
+
+
+def hang_of(silent: RankExit, witness: RankExit) -> Failure:
+    """The failure of a rank that never came, as one says that waited for it."""
+    said = witness.exception or next((line for line in witness.text.splitlines()[::-1] if line.strip()), "")
+    return Failure(
+        rank=silent.rank,
+        kind="hang",
+        exception=f"hang: it did not come to a collective in which rank {witness.rank} waited for it: {said}",
+        text=silent.text,
+        exit_code=silent.exit_code,
+        t_s=witness.t_s,
     )
 
 
@@ -120,11 +151,17 @@ def is_peer_lost(ended: RankExit) -> bool:
     It may say so in an exception that a later one was raised from, or below a message's first line.
     """
     if not ended.exception:
-        return False
+        return ended.exit_code > 0 and says_peer_lost_last(ended.text)
     said = [line for line in (ended.exception, *ended.text.splitlines()) if is_of_torch(line)]
     if is_of_torch(ended.exception):
         said.append(ended.text.rpartition(ended.exception)[2])
     return any(mark in words for words in said for mark in _PEER_LOST)
+
+
+def says_peer_lost_last(text: str) -> bool:
+    """Whether a rank that ended without a traceback had logged, as the last thing, that a peer was gone."""
+    lines = [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+    return any(mark in line for line in lines for mark in _PEER_LOST if mark not in _AMBIGUOUS)
 
 
 def is_of_torch(line: str) -> bool:

@@ -2,10 +2,11 @@
 
 import functools
 import itertools
+import operator
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ _GIT_ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
 """Set inside git's own hooks; they would point every call at the repository of the hook."""
 
 
-class File(msgspec.Struct, frozen=True):
+class File(msgspec.Struct, frozen=True, gc=False):
     """One file or symlink under the root, with what tells whether it changed."""
 
     path: str
@@ -79,12 +80,11 @@ def list_files(root: Path) -> list[File]:
     base, own = os.path.realpath(root), os.path.realpath(home())
     listed = git_names(root)
     names = itertools.islice(walk(base, own), MAX_FILES + 1) if listed is None else listed
-    within = functools.cache(lambda folder: is_real_folder(base, folder))
     found, size = [], 0
-    for name in sorted(set(names)):
-        if f"{base}/{name}".startswith(f"{own}/") or not within(os.path.dirname(name)):
-            continue
-        file = look(base, name)
+    for name, info in seen(
+        base, dict.fromkeys(names), functools.cache(lambda path: is_ours(base, own, path))
+    ):
+        file = look(base, name, info)
         if file is None:
             continue
         size += file.size
@@ -94,7 +94,32 @@ def list_files(root: Path) -> list[File]:
                 f"{root}: over {MAX_FILES} files or {MAX_BYTES >> 30} GiB; too much to be code. "
                 "Keep data outside of it, or list it in .gitignore (after `git init`)"
             )
+    found.sort(key=operator.attrgetter("path"))
     return found
+
+
+def seen(
+    base: str, names: Iterable[str], within: Callable[[str], bool]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Every name with what is there, one look at each; a repository inside of the project gives its own."""
+    for name in names:
+        if not within(name.rpartition("/")[0]):
+            continue
+        path = f"{base}/{name}"
+        try:
+            info = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(info.st_mode):
+            yield name, info
+        elif os.path.exists(f"{path}/.git"):
+            inner = git_names(Path(path)) or []
+            yield from seen(base, (os.path.join(name, below) for below in inner), within)
+
+
+def is_ours(base: str, own: str, folder: str) -> bool:
+    """Whether `folder` under `base` can hold code: it is no part of our own state, and none of it is a link."""
+    return not f"{base}/{folder}/".startswith(f"{own}/") and is_real_folder(base, folder)
 
 
 def is_real_folder(base: str, folder: str) -> bool:
@@ -103,18 +128,13 @@ def is_real_folder(base: str, folder: str) -> bool:
     return os.path.realpath(path) == path
 
 
-def look(base: str, name: str) -> File | None:
-    """One file or link; None when it is deleted, a folder, or something that is not content."""
-    path = f"{base}/{name}"
-    try:
-        info = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    link = os.readlink(path) if stat.S_ISLNK(info.st_mode) else None
+def look(base: str, name: str, info: os.stat_result) -> File | None:
+    """One file or link; None when it is something that is not content."""
+    link = os.readlink(f"{base}/{name}") if stat.S_ISLNK(info.st_mode) else None
     if link is None and not stat.S_ISREG(info.st_mode):
         return None
     for text in (name, link or ""):
-        if not is_utf8(text):
+        if not text.isascii() and not is_utf8(text):
             raise SpecError(f"{base}: the file name {text!r} is not UTF-8; rename it or ignore {name!r}")
     return File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, link)
 
@@ -129,19 +149,14 @@ def is_utf8(text: str) -> bool:
 
 
 def git_names(root: Path) -> list[str] | None:
-    """Tracked, modified and untracked-but-not-ignored paths; None where there is no git work tree."""
+    """Tracked, modified and untracked-but-not-ignored paths, and the folders of repositories inside of it.
+
+    None where there is no git work tree.
+    """
     listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed is None:
         return None
-    found: list[str] = []
-    for name in os.fsdecode(listed).split("\0"):
-        path = f"{root}/{name}"
-        if name and os.path.isdir(path) and not os.path.islink(path):
-            inner = git_names(Path(path)) if os.path.exists(f"{path}/.git") else []
-            found += [os.path.join(name, below) for below in inner or []]
-        elif name:
-            found.append(name)
-    return found
+    return [name for name in os.fsdecode(listed).split("\0") if name]
 
 
 def walk(base: str, own: str) -> Iterator[str]:

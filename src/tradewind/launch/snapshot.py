@@ -21,7 +21,7 @@ _RACY_NS = 50_000_000
 _PARALLEL = 8
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One path of a tree: a file (`digest`, `size`, `executable`) or a symbolic link (`link`)."""
 
     path: str
@@ -38,7 +38,7 @@ class Tree(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
 
 
-class Cached(msgspec.Struct, frozen=True, array_like=True):
+class Cached(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file's digest and the identity under which it holds."""
 
     size: int
@@ -65,7 +65,10 @@ def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
     files = list_files(root)
     cache_path = cache_file(root, cache_dir) if cache_dir else None
     cache = load_cache(cache_path)
-    known = {f.path: d for f in files if f.link is None and (d := cached_digest(f, cache, blobs))}
+    known = {f.path: d for f in files if f.link is None and (d := cached_digest(f, cache))}
+    lost = blobs.lacking(set(known.values()))
+    if lost:
+        known = {path: digest for path, digest in known.items() if digest not in lost}
     new = [f for f in files if f.link is None and f.path not in known]
     seen_ns = time.time_ns()
     known |= zip((f.path for f in new), blobs.put_files([root / f.path for f in new]), strict=True)
@@ -75,10 +78,15 @@ def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
     return blobs.put(msgspec.json.encode(Tree(1, entries)))
 
 
-def cached_digest(file: File, cache: Cache, blobs: "Blobs") -> str | None:
-    """The digest of a file that did not change since it was last stored."""
+def cached_digest(file: File, cache: Cache) -> str | None:
+    """The digest of a file that did not change since it was last read."""
     found = cache.get(file.path)
-    if found is None or found != Cached.of(file, found.digest) or not blobs.has(found.digest):
+    if found is None or (found.size, found.mtime_ns, found.ctime_ns, found.inode) != (
+        file.size,
+        file.mtime_ns,
+        file.ctime_ns,
+        file.inode,
+    ):
         return None
     return found.digest
 

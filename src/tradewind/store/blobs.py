@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
@@ -16,6 +16,8 @@ from tradewind.store.open import home
 
 _CHUNK = 1 << 20
 _PARALLEL = 16
+_FEW = 8
+"""So many files are flushed one by one; flushing the file system waits for what everybody else has written too."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -41,6 +43,9 @@ class Blobs(Protocol):
 
     def has(self, digest: str) -> bool:
         """Whether the blob is here; says nothing about damage."""
+
+    def lacking(self, digests: Collection[str]) -> set[str]:
+        """Those of many blobs that are not here; cheaper than asking for each."""
 
 
 def open_blobs(url: str | None = None) -> Blobs:
@@ -74,11 +79,11 @@ class LocalBlobs:
             return self._keep(_pieces(file))
 
     def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-        digests = []
+        digests, few = [], len(paths) <= _FEW
         for path in paths:
             with open(path, "rb") as file:
-                digests.append(self._keep(_pieces(file), flush=False))
-        if digests:
+                digests.append(self._keep(_pieces(file), flush=few))
+        if not few:
             _flush_file_system(self.root)
         return digests
 
@@ -103,6 +108,16 @@ class LocalBlobs:
 
     def has(self, digest: str) -> bool:
         return os.path.exists(f"{self.url}/{_key(digest)}")
+
+    def lacking(self, digests: Collection[str]) -> set[str]:
+        folders: dict[str, list[str]] = {}
+        for digest in digests:
+            folders.setdefault(digest[7:9], []).append(digest)
+        lost: set[str] = set()
+        for wanted in folders.values():
+            here = _names_in(os.path.dirname(f"{self.url}/{_key(wanted[0])}"))
+            lost.update(digest for digest in wanted if digest[7:] not in here)
+        return lost
 
     def _path(self, digest: str) -> pathlib.Path:
         return self.root / _key(digest)
@@ -179,6 +194,12 @@ class ObjectBlobs:
     def has(self, digest: str) -> bool:
         return self._size(digest) is not None
 
+    def lacking(self, digests: Collection[str]) -> set[str]:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            return {
+                digest for digest, here in zip(digests, pool.map(self.has, digests), strict=True) if not here
+            }
+
     def _holds(self, digest: str, size: int) -> bool:
         return self._size(digest) == size
 
@@ -234,6 +255,13 @@ def _key(digest: str) -> str:
         raise SpecError(f"{digest!r} is not a digest: it is 'sha256:' and 64 hexadecimal digits")
     value = digest.removeprefix("sha256:")
     return f"sha256/{value[:2]}/{value}"
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 def _digest_in(key: str) -> str:

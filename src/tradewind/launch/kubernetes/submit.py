@@ -136,9 +136,8 @@ def upload(digest: str, here: "Blobs", there: "Blobs") -> int:
     if here.url == there.url:
         return 0
     files = {item.digest for item in read_tree(digest, here).entries if item.link is None}
+    absent = there.lacking(files)
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        held = list(pool.map(there.has, files))
-        absent = [blob for blob, has in zip(files, held, strict=True) if not has]
         for _ in pool.map(lambda blob: there.put(here.get(blob)), absent):
             pass
     there.put(here.get(digest))  # The manifest last: whoever finds it finds all that it lists.
