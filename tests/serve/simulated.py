@@ -131,25 +131,32 @@ class Simulation:
         self.pool = VirtualPool(self.workers)
         self.metrics = Metrics(self.terms.slo_s, [str(c) for c in range(len(self.terms.shares))])
         self.audited: list[str] = []
+        self.started: list[tuple[float, int, list[Job]]] = []
+        """Every batch: when it began, at which level, and what was in it."""
+        self.rested: list[float] = []
+        """When a worker was left idle although something waited."""
 
     def run(self, asks: Sequence[Ask]) -> list[Outcome]:
         """Play all requests and return what became of each, in their order."""
         loop = VirtualLoop()
         try:
-            return loop.run_until_complete(self._play(sorted(asks)))
+            return loop.run_until_complete(self._play(sorted(asks, key=lambda ask: ask.at_s)))
         finally:
             loop.close()
 
     async def _play(self, asks: Sequence[Ask]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        self.dispatcher = Dispatcher(self.metrics, loop.time, self.terms)
+        self.dispatcher = _Watched(self, self.metrics, loop.time, self.terms)
         self.dispatcher.pool = self.pool
         self.dispatcher.add_lane(self._lane())
         players: list[asyncio.Task[Outcome]] = []
         for ask in asks:
             await asyncio.sleep(ask.at_s - loop.time())
             players.append(loop.create_task(self._player(ask)))
-        return list(await asyncio.gather(*players))
+        outcomes = list(await asyncio.gather(*players))
+        while self.dispatcher._tasks:
+            await asyncio.wait(set(self.dispatcher._tasks))
+        return outcomes
 
     def _lane(self) -> Lane:
         sizes = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= self._max_batch]
@@ -180,6 +187,23 @@ class Simulation:
     def _leave(self, job: Job) -> None:
         if not job.future.done():
             self.dispatcher.cancel("model", job)
+
+
+class _Watched(Dispatcher):
+    """The dispatcher, watched: nothing is changed in what it does."""
+
+    def __init__(self, simulation: Simulation, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._simulation = simulation
+
+    def _start(self, lane: Lane, level: int, worker: Any, batch: list[Job], now: float) -> None:
+        self._simulation.started.append((now, level, batch))
+        super()._start(lane, level, worker, batch, now)
+
+    def _pump(self, now: float) -> None:
+        super()._pump(now)
+        if self._queues.length and self._simulation.pool.idle:
+            self._simulation.rested.append(now)
 
 
 def linear(overhead_s: float, row_s: float) -> Cost:
