@@ -93,7 +93,7 @@ class PipelineRunner:
         self, recommender: Recommender, rung: Rung, settings: Settings, num_items: int, max_batch: int
     ) -> None:
         self._recommender = recommender
-        self._rung = rung
+        self.rung = rung
         self._num_items = num_items
         self._features = len(settings.user_features)
         self._history = settings.max_history
@@ -110,8 +110,8 @@ class PipelineRunner:
             outputs=(),
             profile_s=profile,
             max_rows=self._max_rows,
-            level=self._rung.name,
-            most=self._rung.candidates,
+            level=self.rung.name,
+            most=self.rung.candidates,
         )
 
     def _sample(self, rows: int) -> Tensors:
