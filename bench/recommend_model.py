@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram, export
 
-REORDERS = 0.5
-"""Deviation of what the ranker adds, as a share of the deviation of the retrieval scores it adds to."""
+REORDERS = 1.0
+"""Deviation of what the ranker adds, in deviations of the retrieval scores that it adds to: as much again."""
 
 
 class Encode(torch.nn.Module):
@@ -25,8 +25,11 @@ class Encode(torch.nn.Module):
 class Rank(torch.nn.Module):
     """Retrieval scores, reordered by a network over query, item and their product."""
 
+    scale: torch.Tensor
+
     def __init__(self, table: np.ndarray, hidden: int = 128) -> None:
         super().__init__()
+        self.register_buffer("scale", torch.ones(()))
         self.table = torch.nn.Parameter(torch.from_numpy(table), requires_grad=False)
         width = 3 * table.shape[1]
         self.net = torch.nn.Sequential(
@@ -38,9 +41,14 @@ class Rank(torch.nn.Module):
         items = self.table[candidates]
         users = query.unsqueeze(1).expand_as(items)
         extra = self.net(torch.cat([users, items, users * items], dim=2)).squeeze(2)
-        extra = (extra - extra.mean(1, keepdim=True)) / (extra.std(1, keepdim=True) + 1e-6)
-        spread = retrieval_scores.std(1, keepdim=True)
-        return retrieval_scores + REORDERS * spread * extra + 0.0 * user_features.sum(1, keepdim=True)
+        return retrieval_scores + self.scale * extra + 0.0 * user_features.sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def calibrate(self, queries: torch.Tensor, candidates: int) -> None:
+        """Scale what is added to `REORDERS` of the retrieval scores' deviation, over the candidates of some queries."""
+        scores, found = (queries @ self.table.T).topk(candidates, dim=1)
+        extra = self(queries, found, torch.zeros_like(scores), torch.zeros(len(queries), 0))
+        self.scale = REORDERS * scores.std(1).mean() / extra.std(1).mean()
 
 
 def programs(table: np.ndarray) -> dict[str, ExportedProgram]:
@@ -59,8 +67,10 @@ def programs(table: np.ndarray) -> dict[str, ExportedProgram]:
         ),
         dynamic_shapes=({0: t}, {0: Dim.AUTO}, {0: t}, {0: t}, {0: Dim.AUTO}),
     )
+    ranker = Rank(table).eval()
+    ranker.calibrate(ranker.table[torch.randint(1, len(table), (8,))], 500)
     rank = export(
-        Rank(table).eval(),
+        ranker,
         (torch.ones(3, dimension), torch.ones(3, 5, dtype=torch.int64), torch.rand(3, 5), torch.ones(3, 0)),
         dynamic_shapes=({0: b}, {0: b, 1: k}, {0: b, 1: k}, {0: b}),
     )
