@@ -12,10 +12,11 @@ from tradewind.serve.profile import Profile
 class Job(NamedTuple):
     """A queued request."""
 
-    deadline_s: float
+    due_s: float
     rows: int = 1
     key: str = "a"
     must_run: bool = False
+    rank: int = 0
 
 
 def linear_profile() -> Profile:
@@ -47,7 +48,7 @@ def test_under_overload_batches_stay_full():
     run, late = choose(queue, 0.0, linear_profile(), 16)
     assert len(run) == 16
     assert late == list(range(run[0]))
-    assert queue[run[0]].deadline_s >= linear_profile().bound_s(16) > queue[run[0] - 1].deadline_s
+    assert queue[run[0]].due_s >= linear_profile().bound_s(16) > queue[run[0] - 1].due_s
 
 
 def test_what_cannot_be_in_time_is_given_up_and_does_not_shrink_the_batch():
@@ -78,10 +79,12 @@ def test_an_empty_queue_asks_for_nothing():
     assert choose([], 0.0, linear_profile(), 16) == ([], [])
 
 
-jobs = st.builds(Job, st.floats(0, 0.05), st.integers(1, 8), st.sampled_from("ab"), st.just(False))
+jobs = st.builds(
+    Job, st.floats(0, 0.05), st.integers(1, 8), st.sampled_from("ab"), st.just(False), st.integers(0, 2)
+)
 
 
-@given(queue=st.lists(jobs, max_size=40).map(lambda q: sorted(q, key=lambda j: j.deadline_s)))
+@given(queue=st.lists(jobs, max_size=40).map(lambda q: sorted(q, key=lambda j: (j.rank, j.due_s))))
 def test_choice_properties(queue):
     """Work-conserving, within the batch limit, one key, earliest first, nothing both run and given up."""
     profile = linear_profile()
@@ -92,9 +95,9 @@ def test_choice_properties(queue):
     assert len({queue[i].key for i in run}) <= 1
     assert run == sorted(run)
     for i in late:
-        hopeless = queue[i].deadline_s < profile.latency_s(queue[i].rows)
-        assert hopeless or (run and queue[i].deadline_s < profile.bound_s(16))
-    if any(job.deadline_s >= profile.latency_s(job.rows) for job in queue):
+        hopeless = queue[i].due_s < profile.latency_s(queue[i].rows)
+        assert hopeless or (run and queue[i].due_s < profile.bound_s(16))
+    if any(job.due_s >= profile.latency_s(job.rows) for job in queue):
         assert run
     if len(run) > 1:
-        assert profile.latency_s(rows) <= queue[run[0]].deadline_s
+        assert profile.latency_s(rows) <= queue[run[0]].due_s

@@ -26,7 +26,7 @@ def test_a_request_read_too_late_is_refused_unread():
     response, metrics = ask(0.03)
     assert response is NO_TIME
     assert (response.status, response.headers) == (429, (("retry-after", "1"),))
-    assert metrics.refused.labels("net", "door")._value.get() == 1
+    assert metrics.refused.labels("net", "door", "normal")._value.get() == 1
 
 
 def test_a_request_read_soon_enough_is_read():

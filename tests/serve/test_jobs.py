@@ -3,12 +3,9 @@
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tradewind.serve import wire
-from tradewind.serve.jobs import Job, Lane, Prepared, Tensor, collate, misfit, split
-from tradewind.serve.profile import Profile
+from tradewind.serve.jobs import Job, Prepared, Tensor, collate, misfit, split
 
 
 def job(rows: int = 1, deadline_s: float = 1.0, fill: int = 0, length: int | None = None) -> Job:
@@ -70,29 +67,6 @@ def test_a_request_alone_keeps_its_own_shape():
         assert call.tensors[0].shape == ()
         reply = wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", ()),))
         assert split([alone], reply, b"8")[0]["y"] == Tensor("UINT8", (), memoryview(b"8"))
-
-    in_loop(scenario)
-
-
-@given(deadlines=st.lists(st.integers(1, 20), min_size=1, max_size=30), data=st.data())
-def test_a_lane_stays_sorted_and_counts_its_rows(deadlines, data):
-    """Earliest deadline first, rows counted through adding, taking and leaving."""
-
-    def scenario():
-        lane = Lane("p", Profile({1: 1.0}))
-        for at in deadlines:
-            lane.add(job(rows=at % 3 + 1, deadline_s=float(at)))
-        assert [j.deadline_s for j in lane.queue] == sorted(map(float, deadlines))
-        at = data.draw(st.integers(0, 21))
-        assert lane.rows_before(at) == sum(d % 3 + 1 for d in deadlines if d <= at)
-        taken = lane.take(sorted(data.draw(st.sets(st.integers(0, len(deadlines) - 1)))))
-        assert not set(map(id, taken)) & set(map(id, lane.queue))
-        if lane.queue:
-            gone = data.draw(st.sampled_from(lane.queue))
-            lane.remove(gone)
-            lane.remove(gone)
-            assert gone not in lane.queue
-        assert lane.rows == sum(j.rows for j in lane.queue)
 
     in_loop(scenario)
 

@@ -8,7 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 SERIES = {
     "tradewind_requests": ("counter", {"route", "code"}),
     "tradewind_requests_in_deadline": ("counter", {"route"}),
-    "tradewind_requests_refused": ("counter", {"model", "reason"}),
+    "tradewind_requests_refused": ("counter", {"model", "reason", "priority"}),
+    "tradewind_tenant_requests_refused": ("counter", {"priority", "tenant"}),
+    "tradewind_tenant_model_seconds": ("counter", {"priority", "tenant"}),
+    "tradewind_level_requests": ("counter", {"model", "level"}),
+    "tradewind_quality_lost": ("summary", {"model", "level"}),
     "tradewind_requests_retried": ("counter", {"model"}),
     "tradewind_request_duration_seconds": ("histogram", {"route"}),
     "tradewind_queue_duration_seconds": ("histogram", {"model"}),

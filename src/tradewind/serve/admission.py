@@ -13,6 +13,7 @@ further behind; one that turns the late away unread keeps its time for those it 
 CLOCK_ERROR_S = 0.005
 """How wrong an arrival time may be: the kernel counts in ticks of up to 4 ms, the event loop in milliseconds."""
 PROBE_AFTER_S = 1.0
+MAX_CROWDING = 0.9
 
 
 class Load(NamedTuple):
@@ -21,7 +22,11 @@ class Load(NamedTuple):
     free_at_s: float
     """When the first worker is free; `now` or earlier when one is idle."""
     rows_ahead: int
-    """Queued rows with an earlier deadline."""
+    """Queued rows of the same model that run before it: of classes above, and of its own with an earlier deadline."""
+    seconds_ahead: float = 0.0
+    """Model time of what other models have queued that runs before it."""
+    crowding: float = 0.0
+    """Share of the model's time that what still comes to the classes above takes."""
     rows_running: int = 0
     """Rows of the largest batch under way: the next one is likely to grow as large until it starts."""
     num_workers: int = 1
@@ -45,7 +50,7 @@ def waited_too_long(waited_s: float, budget_s: float) -> bool:
 
 
 def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profile) -> Verdict:
-    """Admit when the predicted completion meets the deadline.
+    """Admit when the predicted completion meets the deadline; `deadline_s` is when the batch must have ended.
 
     The rows ahead drain in full batches over all workers; the request rides in the batch after those. An idle worker
     tries what was ever fast enough, and once in a while anything: a profile that says no would never be corrected.
@@ -55,7 +60,8 @@ def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profil
     if rest + rows > batch:
         full, rest = full + 1, 0
     rounds = full // load.num_workers
-    start = max(now, load.free_at_s) + rounds * profile.bound_s(batch)
+    wait_s = rounds * profile.bound_s(batch) + load.seconds_ahead / load.num_workers
+    start = max(now, load.free_at_s) + wait_s / (1.0 - min(load.crowding, MAX_CROWDING))
     finish = start + profile.bound_s(min(max(rest + rows, load.rows_running), batch))
     late = finish - deadline_s
     tries = load.idle and (deadline_s - now >= profile.fastest_s or load.unmeasured_s > PROBE_AFTER_S)

@@ -1,7 +1,7 @@
-"""Which queued requests run next: earliest deadline first, as many as the earliest deadline allows."""
+"""Which queued requests run next: by class, the earliest deadline first, as many as the tightest deadline allows."""
 
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from tradewind.serve.profile import Profile
@@ -15,7 +15,9 @@ class Waiting(Protocol):
     @property
     def rows(self) -> int: ...
     @property
-    def deadline_s(self) -> float: ...
+    def due_s(self) -> float: ...
+    @property
+    def rank(self) -> int: ...
     @property
     def must_run(self) -> bool: ...
 
@@ -27,41 +29,61 @@ class Choice(NamedTuple):
     late: list[int]
 
 
-def choose(queue: Sequence[Waiting], now: float, profile: Profile, max_batch: int) -> Choice:
-    """Pick the next batch from a queue sorted by deadline, for a worker that is idle now.
+Queue = Sequence[Waiting]
 
-    An idle worker never waits for company: requests gather while it is busy, and waiting longer than that
-    spends budget without raising throughput. Only requests with the same key share a batch.
 
-    All that waits goes into one batch when its first request can afford that. When it cannot, it gets a smaller batch
-    if the others still make it afterwards, and is given up if they would not: under overload every request becomes
-    urgent before its turn comes, and small batches for the urgent would make all the others late as well.
+def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice:
+    """Pick the next batch for a worker that is idle now.
+
+    `queue` holds class after class in the order of their precedence, each sorted by due time. An idle worker never
+    waits for company: requests gather while it is busy, and waiting longer than that spends budget without raising
+    throughput. Only requests with the same key as the first share a batch.
+
+    All that waits goes into one batch when its tightest request can afford that. When it cannot, that one gets a
+    smaller batch if the others of its class and above still make it afterwards, and is given up if they would not:
+    under overload every request becomes urgent before its turn comes, and small batches for the urgent would make
+    all the others late as well.
     """
-    head = 0
-    while head < len(queue) and _hopeless(queue[head], now, profile):
-        head += 1
-    late = list(range(head))
-    if head == len(queue):
+    late = [i for i in range(len(queue)) if _hopeless(queue[i], now, profile)]
+    gone = set(late)
+    left = [i for i in range(len(queue)) if i not in gone]
+    if not left:
         return Choice([], late)
-    peers = [i for i in range(head, len(queue)) if queue[i].key == queue[head].key]
-    left_s = queue[head].deadline_s - now
-    batch = _fill(queue, peers, max_batch)
-    if queue[head].must_run or left_s >= profile.bound_s(_rows(queue, batch)):
-        return Choice(batch, late)
-    small = _fill(queue, peers, profile.largest_within(left_s, max_batch))
-    if _rest_in_time(queue, peers, small, now, profile):
-        return Choice(small, late)
-    first = _first_in_time(queue, peers, now, profile)
-    if first is None:
-        return Choice(small, late)
-    return Choice(_fill(queue, peers[first:], max_batch), late + peers[:first])
+    peers = [i for i in left if queue[i].key == queue[left[0]].key]
+    while True:
+        batch = _fill(queue, peers, max_batch)
+        tight = min((i for i in batch if not queue[i].must_run), key=lambda i: queue[i].due_s, default=None)
+        if tight is None or queue[tight].due_s - now >= profile.bound_s(_rows(queue, batch)):
+            return Choice(batch, late)
+        small = _small_batch(queue, peers, tight, now, profile, max_batch)
+        if _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
+            return Choice(small, late)
+        hurried = _too_tight(queue, peers, queue[tight].rank, now, profile)
+        if not hurried:
+            return Choice(small if hurried is None else batch, late)
+        peers, late = _without(peers, hurried), late + hurried
+
+
+def drains_in_time(queue: Queue, now: float, profile: Profile, num_workers: int = 1) -> bool:
+    """Whether everything that waits, run in full batches from now on, ends before it is due."""
+    start_s, at = now, 0
+    while at < len(queue):
+        rows, due_s = 0, float("inf")
+        while at < len(queue) and (rows == 0 or rows + queue[at].rows <= profile.max_batch):
+            rows += queue[at].rows
+            due_s = due_s if queue[at].must_run else min(due_s, queue[at].due_s)
+            at += 1
+        if start_s + profile.bound_s(rows) > due_s:
+            return False
+        start_s += profile.latency_s(rows) / num_workers
+    return True
 
 
 def _hopeless(job: Waiting, now: float, profile: Profile) -> bool:
-    return not job.must_run and job.deadline_s - now < profile.latency_s(job.rows)
+    return not job.must_run and job.due_s - now < profile.latency_s(job.rows)
 
 
-def _fill(queue: Sequence[Waiting], peers: Sequence[int], room: int) -> list[int]:
+def _fill(queue: Queue, peers: Sequence[int], room: int) -> list[int]:
     """Return the first of `peers`, and those after it that fit into `room` rows with it."""
     batch, rows = [peers[0]], queue[peers[0]].rows
     for i in peers[1:]:
@@ -73,31 +95,40 @@ def _fill(queue: Sequence[Waiting], peers: Sequence[int], room: int) -> list[int
     return batch
 
 
-def _rest_in_time(
-    queue: Sequence[Waiting], peers: Sequence[int], small: Sequence[int], now: float, profile: Profile
+def _small_batch(
+    queue: Queue, peers: Sequence[int], tight: int, now: float, profile: Profile, max_batch: int
+) -> list[int]:
+    """Return the largest batch that the tightest request can afford to be in."""
+    room = profile.largest_within(queue[tight].due_s - now, max_batch)
+    others = [i for i in peers if i != tight]
+    return sorted(_fill(queue, [tight, *others], room))
+
+
+def _in_time_after(
+    queue: Queue, small: Sequence[int], peers: Sequence[int], rank: int, now: float, profile: Profile
 ) -> bool:
-    """Whether what is left after the batch `small` drains in full batches before its deadlines."""
-    free_s, rest = now + profile.latency_s(_rows(queue, small)), _without(peers, small)
-    while rest:
-        batch = _fill(queue, rest, profile.max_batch)
-        rows = _rows(queue, batch)
-        if free_s + profile.bound_s(rows) > queue[batch[0]].deadline_s:
-            return False
-        free_s, rest = free_s + profile.latency_s(rows), _without(rest, batch)
-    return True
+    """Whether those left of this class and above drain in time after the batch `small`."""
+    rest = [queue[i] for i in _without(peers, small) if queue[i].rank <= rank]
+    return drains_in_time(rest, now + profile.latency_s(_rows(queue, small)), profile)
 
 
-def _first_in_time(
-    queue: Sequence[Waiting], peers: Sequence[int], now: float, profile: Profile
-) -> int | None:
-    """Return which of `peers` is the first in time in a batch of itself and those after it: by the bound, else the mean."""
-    behind = list(itertools.accumulate(queue[i].rows for i in reversed(peers)))[::-1]
-    rows = [min(n, profile.max_batch) for n in behind]
-    for expected_s in (profile.bound_s, profile.latency_s):
-        for at, i in enumerate(peers):
-            if queue[i].deadline_s - now >= expected_s(rows[at]):
-                return at
-    return None
+def _too_tight(
+    queue: Queue, peers: Sequence[int], rank: int, now: float, profile: Profile
+) -> list[int] | None:
+    """Return which of a class could not be in time in a batch of themselves, those after them, and other classes.
+
+    By the bound where that leaves any of the class, else by the mean. None where it is all, and there is no other.
+    """
+    own = [i for i in peers if queue[i].rank == rank]
+    beside = sum(queue[i].rows for i in peers if queue[i].rank != rank)
+    behind = list(itertools.accumulate(queue[i].rows for i in reversed(own)))[::-1]
+    rows = [min(n + beside, profile.max_batch) for n in behind]
+    expectations: tuple[Callable[[int], float], ...] = (profile.bound_s, profile.latency_s)
+    for expected_s in expectations:
+        for at, i in enumerate(own):
+            if queue[i].must_run or queue[i].due_s - now >= expected_s(rows[at]):
+                return own[:at]
+    return own if beside else None
 
 
 def _without(peers: Sequence[int], batch: Sequence[int]) -> list[int]:
@@ -105,5 +136,5 @@ def _without(peers: Sequence[int], batch: Sequence[int]) -> list[int]:
     return [i for i in peers if i not in gone]
 
 
-def _rows(queue: Sequence[Waiting], batch: Sequence[int]) -> int:
+def _rows(queue: Queue, batch: Sequence[int]) -> int:
     return sum(queue[i].rows for i in batch)

@@ -61,6 +61,7 @@ class Catalogue:
         self.max_k = max_k
         self.default_k = min(DEFAULT_K, max_k)
         self.user_features = settings.user_features
+        self.popular = settings.popular
         self._positions = {item: i for i, item in enumerate(items) if i}
         self._max_history = settings.max_history
         self._clock = clock

@@ -3,21 +3,27 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
-from tradewind.serve import batching, wire
-from tradewind.serve.admission import Load, Verdict, decide
+from tradewind.serve.admission import Verdict
+from tradewind.serve.audit import Audits, Sample
+from tradewind.serve.caller import ANYBODY, Caller
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import Pool, Worker, WorkerLost
-from tradewind.serve.jobs import Job, Lane, Prepared, Result, collate, misfit, split
+from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, split
+from tradewind.serve.lanes import Lane, Level
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
+from tradewind.serve.queues import Queues, Terms, Workers, cost_s
 
 MAX_TRIES = 3
 """Times one request may be in a batch whose worker dies, before it is taken for the cause."""
 HANG_S, HANG_BATCHES = 5.0, 20.0
 """A batch that takes this many seconds and this many times its bound is hung: its worker is killed."""
+
+SPARE_SHARE = 0.1
+"""Of its budget, kept for answering without a worker where a request accepts that: to know too late would be too late."""
 
 
 class Busy(NamedTuple):
@@ -29,141 +35,212 @@ class Busy(NamedTuple):
 
 
 class Dispatcher:
-    """Takes requests, refuses those that cannot be in time, and keeps workers busy with the rest."""
+    """Takes requests, refuses or degrades those that cannot be in time, and keeps workers busy with the rest."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, metrics: Metrics, clock: Callable[[], float] = time.monotonic, terms: Terms | None = None
+    ) -> None:
         self.pool: Pool
         self._clock = clock
         self._metrics = metrics
-        self._lanes: dict[str, Lane] = {}
+        self._terms = terms or Terms()
+        self._queues = Queues(self._terms, clock())
         self._busy: dict[Worker, Busy] = {}
+        self._audits = Audits()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
 
+    def add_lane(self, lane: Lane) -> None:
+        """Serve a model; its classes must be those of the terms."""
+        self._queues.lanes[lane.name] = lane
+
     def add_program(self, program: str, profile: Profile) -> None:
-        self._lanes[program] = Lane(program, profile)
+        """Serve a program at one level."""
+        level = Level(program, program, profile)
+        self.add_lane(Lane(program, [level], len(self._terms.shares), self._terms.slo_s))
 
     @property
     def profiles(self) -> dict[str, Profile]:
-        return {program: lane.profile for program, lane in self._lanes.items()}
+        """The profile of every program of the workers that is used."""
+        lanes = self._queues.lanes.values()
+        return {level.program: level.profile for lane in lanes for level in lane.levels}
 
     @property
     def in_flight(self) -> int:
         """Requests that are queued or running."""
-        queued = sum(len(lane.queue) for lane in self._lanes.values())
-        return queued + sum(busy.jobs for busy in self._busy.values())
+        return self._queues.length + sum(busy.jobs for busy in self._busy.values())
 
-    def predict(self, program: str, deadline_s: float, rows: int = 1) -> Verdict:
-        """Say whether a request that came now would be admitted."""
-        return self._predict(self._lanes[program], deadline_s, rows, self._clock())
+    def lane(self, program: str) -> Lane:
+        """Return the lane of a model."""
+        return self._queues.lanes[program]
 
-    def submit(self, program: str, prepared: Prepared, deadline_s: float) -> Job:
+    def predict(self, program: str, deadline_s: float, rows: int = 1, caller: Caller = ANYBODY) -> Verdict:
+        """Say whether a request that came now would be admitted, if it accepts every level."""
+        lane, now = self.lane(program), self._clock()
+        due_s = deadline_s - lane.writing.bound_s
+        return self._queues.foresee(lane, caller, due_s, rows, self._workers(now), now)
+
+    def submit(
+        self,
+        program: str,
+        prepared: Prepared,
+        deadline_s: float,
+        caller: Caller = ANYBODY,
+        floor: int | None = None,
+    ) -> Job:
         """Queue one request. Its future gets a Result, or a RequestError.
 
-        Raises RequestError (429) when it cannot be in time. Later errors: 429 when it turned out that it could
-        not, 503 when workers died and none came back in time, 422 when the model itself failed on it.
+        `floor` is the cheapest level that it accepts, by number; None accepts every level. A request that cannot be
+        in time is answered at once by the level that needs no worker, where there is one and it accepts it. Raises
+        RequestError (429) otherwise. Later errors: 429 when it turned out that it could not be in time, 503 when
+        workers died and none came back in time, 422 when the model itself failed on it.
         """
-        now = self._clock()
-        lane = self._lanes[program]
-        verdict = self._predict(lane, deadline_s, prepared.rows, now)
+        now, lane = self._clock(), self.lane(program)
+        job = self._job(lane, prepared, deadline_s, caller, floor, now)
+        workers = self._workers(now)
+        verdict = self._queues.verdict(lane, job, workers, now)
         if not verdict.admit:
-            self._metrics.observe_refusal(program, "admission")
-            left_ms, finish_ms = max(deadline_s - now, 0.0) * 1e3, (verdict.finish_s - now) * 1e3
-            message = f"cannot answer in the {left_ms:.0f} ms left; predicted {finish_ms:.0f} ms"
-            raise RequestError(429, message, verdict.retry_after_s)
-        job = Job(prepared, deadline_s, now)
-        job.must_run = verdict.finish_s > deadline_s
-        lane.add(job)
+            victims = self._queues.make_room(lane, job, workers, now)
+            if not victims:
+                return self._turn_away(lane, job, verdict, now)
+            for victim in victims:
+                self._give_up(lane, victim, "share", now)
+        elif verdict.finish_s > job.due_s:
+            job.must_run, job.last_start_s = True, job.deadline_s
+        self._queues.add(lane, job)
         self._pump(now)
+        return job
+
+    def decline(
+        self, program: str, prepared: Prepared, deadline_s: float, caller: Caller, floor: int | None = None
+    ) -> Job:
+        """Answer a request for which there is no time: without a worker, or with RequestError (429)."""
+        now, lane = self._clock(), self.lane(program)
+        job = self._job(lane, prepared, deadline_s, caller, floor, now)
+        if not self._answer_instantly(lane, job, now):
+            self._metrics.observe_refusal(lane.name, "door", caller)
+            raise RequestError(429, "the server is too busy to answer this request in time", 1.0)
         return job
 
     def cancel(self, program: str, job: Job) -> None:
         """Give up a request whose client has left."""
         job.future.cancel()
-        self._lanes[program].remove(job)
+        self._queues.remove(self.lane(program), [job])
 
     def pump(self) -> None:
         """Hand batches to idle workers until there are none, or nothing is queued."""
         self._pump(self._clock())
 
+    def _job(
+        self,
+        lane: Lane,
+        prepared: Prepared,
+        deadline_s: float,
+        caller: Caller,
+        floor: int | None,
+        now: float,
+    ) -> Job:
+        job = Job(prepared, deadline_s, now, caller)
+        job.floor = len(lane.levels) if floor is None else floor
+        kept_s = SPARE_SHARE * (deadline_s - now) if job.floor >= len(lane.levels) else 0.0
+        job.due_s = deadline_s - lane.writing.bound_s - kept_s
+        job.cost_s = cost_s(lane, job.rows)
+        job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
+        return job
+
+    def _workers(self, now: float) -> Workers:
+        idle = len(self._busy) < self.pool.num_workers
+        return Workers(
+            free_at_s=now if idle else min(busy.until_s for busy in self._busy.values()),
+            idle=idle,
+            rows_running=max((busy.rows for busy in self._busy.values()), default=0),
+            num_workers=self.pool.num_workers,
+        )
+
     def _pump(self, now: float) -> None:
-        while lane := self._most_urgent():
+        self._queues.tick(now, self.pool.num_workers)
+        while lane := self._queues.most_urgent():
             worker = self.pool.take()
             if worker is None:
-                self._shed_overdue(now)
+                for late_lane, job in self._queues.take_overdue(now):
+                    self._give_up(late_lane, job, "late", now)
                 break
-            batch = self._next_batch(lane, now)
-            if batch:
-                self._start(lane, worker, batch, now)
+            batch = self._queues.take_batch(lane, self.pool.num_workers, now)
+            for job in batch.late:
+                self._give_up(lane, job, "late", now)
+            if batch.run:
+                self._start(lane, batch.level, worker, batch.run, now)
             else:
                 self.pool.give_back(worker)
+        else:
+            self._audit(now)
         self._set_timer()
 
-    def _predict(self, lane: Lane, deadline_s: float, rows: int, now: float) -> Verdict:
-        idle = len(self._busy) < self.pool.num_workers
-        load = Load(
-            free_at_s=now if idle else min(busy.until_s for busy in self._busy.values()),
-            rows_running=max((busy.rows for busy in self._busy.values()), default=0),
-            rows_ahead=sum(other.rows_before(deadline_s) for other in self._lanes.values()),
-            num_workers=self.pool.num_workers,
-            idle=idle and not lane.queue,
-            unmeasured_s=now - lane.measured_s,
-        )
-        return decide(now, deadline_s, rows, load, lane.profile)
+    def _turn_away(self, lane: Lane, job: Job, verdict: Verdict, now: float) -> Job:
+        if self._answer_instantly(lane, job, now):
+            return job
+        self._metrics.observe_refusal(lane.name, "admission", job.caller)
+        left_ms, finish_ms = max(job.deadline_s - now, 0.0) * 1e3, (verdict.finish_s - now) * 1e3
+        message = f"cannot answer in the {left_ms:.0f} ms left; predicted {finish_ms:.0f} ms"
+        raise RequestError(429, message, verdict.retry_after_s)
 
-    def _most_urgent(self) -> Lane | None:
-        waiting = [lane for lane in self._lanes.values() if lane.queue]
-        return min(waiting, key=lambda lane: lane.queue[0].deadline_s) if waiting else None
+    def _answer_instantly(self, lane: Lane, job: Job, now: float) -> bool:
+        """Answer without a worker, where the request accepts that and it is not too late."""
+        if lane.instant is None or job.floor < len(lane.levels) or now > job.deadline_s:
+            return False
+        if not job.future.done():
+            tensors = lane.instant.answer(job.prepared)
+            job.future.set_result(Result(tensors, now - job.queued_s, 0.0, 0, lane.instant.name))
+            self._metrics.observe_level(lane.name, lane.instant.name)
+            self._offer(lane, lane.instant.name, job, tensors, now)
+        return True
 
-    def _next_batch(self, lane: Lane, now: float) -> list[Job]:
-        choice = batching.choose(lane.queue, now, lane.profile, lane.profile.max_batch)
-        taken = lane.take([*choice.late, *choice.run])
-        for job in taken[: len(choice.late)]:
-            self._shed(lane, job)
-        return taken[len(choice.late) :]
-
-    def _shed(self, lane: Lane, job: Job) -> None:
-        self._metrics.observe_refusal(lane.program, "late")
+    def _give_up(self, lane: Lane, job: Job, reason: str, now: float) -> None:
+        """End a request that was queued: degraded where that goes, else with an error."""
+        if self._answer_instantly(lane, job, now):
+            return
+        self._metrics.observe_refusal(lane.name, reason, job.caller)
         if job.tries or self.pool.size == 0:
             job.fail(RequestError(503, "model workers died, and none came back in time", 1.0))
+        elif reason == "share":
+            job.fail(RequestError(429, "gave way in the queue to a tenant that has less in it", 0.1))
         else:
-            job.fail(RequestError(429, "the deadline passed while it was queued", 0.1))
-
-    def _shed_overdue(self, now: float) -> None:
-        for lane in self._lanes.values():
-            overdue = [i for i, job in enumerate(lane.queue) if job.deadline_s <= now]
-            for job in lane.take(overdue) if overdue else ():
-                self._shed(lane, job)
+            job.fail(RequestError(429, "it can no longer be answered by its deadline", 0.1))
 
     def _set_timer(self) -> None:
-        """Come back when the earliest deadline passes: a late request is not to wait for a worker to hear so."""
-        lane = self._most_urgent()
-        if lane is None or lane.queue[0].deadline_s >= self._timer_due_s:
+        """Come back when the first request must have begun: a late one is not to wait for a worker to hear so."""
+        due_s = self._queues.next_due_s
+        if due_s >= self._timer_due_s:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_due_s = lane.queue[0].deadline_s
-        delay_s = max(self._timer_due_s - self._clock(), 0.0) + 1e-3
+        self._timer_due_s = due_s
+        delay_s = max(due_s - self._clock(), 0.0) + 1e-3
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer, self._timer_due_s = None, math.inf
         self.pump()
 
-    def _start(self, lane: Lane, worker: Worker, batch: list[Job], now: float) -> None:
+    def _start(self, lane: Lane, level: int, worker: Worker, batch: list[Job], now: float) -> None:
         rows = sum(job.rows for job in batch)
-        self._busy[worker] = Busy(now + lane.profile.latency_s(rows), rows, len(batch))
-        task = asyncio.ensure_future(self._run(lane, worker, batch, now))
+        seconds = lane.levels[level].profile.latency_s(rows)
+        self._busy[worker] = Busy(now + seconds, rows, len(batch))
+        self._queues.charge(batch, seconds)
+        self._spawn(self._run(lane, level, worker, batch, now))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, lane: Lane, worker: Worker, batch: list[Job], start: float) -> None:
-        rows = sum(job.rows for job in batch)
-        hang_s = HANG_S + HANG_BATCHES * lane.profile.bound_s(rows)
+    async def _run(self, lane: Lane, number: int, worker: Worker, batch: list[Job], start: float) -> None:
+        level, rows = lane.levels[number], sum(job.rows for job in batch)
+        hang_s = HANG_S + HANG_BATCHES * level.profile.bound_s(rows)
         hung = asyncio.get_running_loop().call_later(hang_s, worker.kill)
         try:
-            reply, body = await worker.call(*collate(lane.program, batch))
+            reply, body = await worker.call(*collate(level.program, batch))
         except WorkerLost:
             self._retry(lane, batch)
             self._released(worker)
@@ -176,10 +253,10 @@ class Dispatcher:
             self._fail(lane, batch, error)
             self._released(worker)
             return
-        lane.profile.observe(rows, seconds)
+        level.profile.observe(rows, seconds)
         lane.measured_s = start + seconds
         self._released(worker)  # the worker runs its next batch while this one's answers are written
-        self._settle(lane, batch, reply, body, start, seconds)
+        self._settle(lane, number, batch, split(batch, reply, body), start, seconds)
 
     def _released(self, worker: Worker) -> None:
         del self._busy[worker]
@@ -187,15 +264,30 @@ class Dispatcher:
         self.pump()
 
     def _settle(
-        self, lane: Lane, batch: list[Job], reply: wire.Reply, body: bytes, start: float, seconds: float
+        self,
+        lane: Lane,
+        number: int,
+        batch: list[Job],
+        results: list[dict[str, Tensor]],
+        start: float,
+        seconds: float,
     ) -> None:
-        rows = sum(job.rows for job in batch)
-        self._metrics.observe_batch(lane.program, rows, seconds)
-        for job, tensors in zip(batch, split(batch, reply, body), strict=True):
+        rows, name = sum(job.rows for job in batch), lane.levels[number].name
+        self._metrics.observe_batch(lane.name, rows, seconds)
+        for job, tensors in zip(batch, results, strict=True):
             queue_s = start - job.queued_s
-            self._metrics.observe_queue(lane.program, queue_s)
+            self._metrics.observe_queue(lane.name, queue_s)
+            self._metrics.observe_use(job.caller, seconds * job.rows / rows)
+            self._metrics.observe_level(lane.name, name)
             if not job.future.done():
-                job.future.set_result(Result(tensors, queue_s, seconds, rows))
+                job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
+            if number:
+                self._offer(lane, name, job, tensors, start + seconds)
+        # The loop runs this once it has written the answers, which it was asked to do before.
+        asyncio.get_running_loop().call_soon(self._written, lane, start + seconds)
+
+    def _written(self, lane: Lane, ended_s: float) -> None:
+        lane.writing.observe(self._clock() - ended_s)
 
     def _fail(self, lane: Lane, batch: list[Job], error: str) -> None:
         """One bad request must not fail its neighbours: each of a failed batch is tried once by itself."""
@@ -207,7 +299,7 @@ class Dispatcher:
             self._requeue(lane, job)
 
     def _retry(self, lane: Lane, batch: list[Job]) -> None:
-        self._metrics.retried.labels(lane.program).inc(len(batch))
+        self._metrics.retried.labels(lane.name).inc(len(batch))
         for job in batch:
             job.tries += 1
             if job.tries >= MAX_TRIES:
@@ -219,4 +311,37 @@ class Dispatcher:
 
     def _requeue(self, lane: Lane, job: Job) -> None:
         if not job.future.done():
-            lane.add(job)
+            self._queues.add(lane, job)
+
+    def _offer(self, lane: Lane, level: str, job: Job, tensors: dict[str, Tensor], now: float) -> None:
+        if lane.lost is not None:
+            self._audits.offer(Sample(lane, level, job.prepared, tensors), now)
+
+    def _audit(self, now: float) -> None:
+        """Nothing waits: make a degraded answer again at the full level, if there is time for that."""
+        sample = self._audits.due(now)
+        if sample is None:
+            return
+        expected_s = sample.lane.levels[0].profile.bound_s(1)
+        if not self._queues.leaves_room(sample.lane, expected_s, self.pool.num_workers, now):
+            return
+        worker = self.pool.take()
+        if worker is not None:
+            self._audits.begin(sample)
+            self._busy[worker] = Busy(now + expected_s, 1, 0)
+            self._spawn(self._make_again(worker, sample, now))
+
+    async def _make_again(self, worker: Worker, sample: Sample, start: float) -> None:
+        level, job = sample.lane.levels[0], Job(sample.prepared, math.inf, start)
+        try:
+            reply, body = await worker.call(*collate(level.program, [job]))
+        except WorkerLost:
+            self._released(worker)
+            return
+        seconds = self._clock() - start
+        self._audits.spent(seconds)
+        if reply.error is None and sample.lane.lost is not None:
+            level.profile.observe(1, seconds)
+            lost = sample.lane.lost(split([job], reply, body)[0], sample.tensors)
+            self._metrics.observe_lost(sample.lane.name, sample.level, lost)
+        self._released(worker)

@@ -14,6 +14,7 @@ import structlog
 
 from tradewind.errors import TradewindError
 from tradewind.serve import wire
+from tradewind.spec import QualityLevel
 
 FIRST_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.05, 10.0
 
@@ -40,6 +41,8 @@ class WorkerOptions(NamedTuple):
     """The package must be this one; "" for whatever is there."""
     repeats: int = 5
     """Runs of each batch size that are measured at start-up, after one to warm up."""
+    levels: tuple[QualityLevel, ...] = ()
+    """The levels of a recommender; its own when empty."""
 
     def command(self, fd: int) -> list[str]:
         return [
@@ -51,6 +54,7 @@ class WorkerOptions(NamedTuple):
             *("--threads", str(self.threads)),
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
+            *("--levels", msgspec.json.encode(self.levels).decode()),
         ]
 
 

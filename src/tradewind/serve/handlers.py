@@ -11,8 +11,10 @@ from tradewind import names
 from tradewind.serve.admission import waited_too_long
 from tradewind.serve.body import plain_body
 from tradewind.serve.deadline import budget_s
+from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
 from tradewind.serve.http import JSON, Request, Response, json_response
+from tradewind.serve.http.message import Headers
 from tradewind.serve.jobs import Result
 from tradewind.serve.openapi import describe
 from tradewind.serve.protocols import recommend, v2
@@ -23,7 +25,7 @@ from tradewind.serve.served import ServedModel
 
 BINARY = "application/octet-stream"
 DEADLINE = names.HEADER_DEADLINE.encode()
-TIMEOUT = b'"timeout"'
+TIMEOUT, PRIORITY = b'"timeout"', b'"priority"'
 HEADER_LENGTH = v2.HEADER_LENGTH.encode()
 
 
@@ -85,36 +87,48 @@ class Handlers:
         inference = v2.parse(body, request.header(HEADER_LENGTH))
         v2.check_outputs(model, inference.request)
         prepared = model.prepare(inference.inputs, inference.request.parameters)
+        parameters = inference.request.parameters
         deadline_s = self._deadline_s(request, v2.timeout_us(inference.request))
-        job = self._replica.dispatcher.submit(model.program, prepared, deadline_s)
+        wish = Wish(request.header, request.arrived_s, deadline_s, parameters.get("priority"))
+        wish = wish._replace(min_level=parameters.get("min_level"), k=model.k_of(parameters))
+        job = enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
         return Work(model.program, job, partial(self._inferred, model, inference))
 
     def recommend(self, model: RecommendModel, request: Request) -> Work:
         """Recommend items for a user's history."""
         body = plain_body(request, self._replica.max_bytes)
-        prepared, k = recommend.parse(body, model.catalogue)
-        job = self._replica.dispatcher.submit(model.program, prepared, self._deadline_s(request))
+        prepared, k, min_level = recommend.parse(body, model.catalogue)
+        wish = Wish(request.header, request.arrived_s, self._deadline_s(request), None, min_level, k)
+        job = enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
         return Work(model.program, job, partial(self._recommended, model, k))
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
         values = model.finish(result.tensors, inference.request.parameters)
         answer = v2.render(model, self._replica.version, inference, values)
+        level = self._level(model, result)
         if answer.header_length is None:
-            return Response(200, answer.body, JSON)
-        return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)),))
+            return Response(200, answer.body, JSON, level)
+        return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)), *level))
 
     def _recommended(self, model: RecommendModel, k: int, result: Result) -> Response:
-        return json_response(recommend.render(self._replica.label, k, result.tensors, model.catalogue))
+        answer = recommend.render(self._replica.label, k, result.tensors, model.catalogue, result.level)
+        return json_response(answer, headers=self._level(model, result))
+
+    def _level(self, model: ServedModel, result: Result) -> Headers:
+        several = len(self._replica.dispatcher.lane(model.program).level_names) > 1
+        return ((names.HEADER_LEVEL, result.level),) if several else ()
 
     def no_time(self, model: ServedModel, request: Request) -> bool:
         """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
-        if request.body.find(TIMEOUT, 0, _head_length(request)) >= 0:
-            return False  # the deadline is in the body
+        dispatcher, metrics = self._replica.dispatcher, self._replica.metrics
+        if dispatcher.lane(model.program).instant or _decides(request):
+            return False  # it can be answered without a worker, or what decides is in the body
         deadline_s = self._deadline_s(request)
+        caller = self._replica.callers.caller_of(request.header)
         if waited_too_long(time.monotonic() - request.arrived_s, deadline_s - request.arrived_s):
-            self._replica.metrics.observe_refusal(model.program, "door")
-        elif not self._replica.dispatcher.predict(model.program, deadline_s).admit:
-            self._replica.metrics.observe_refusal(model.program, "admission")
+            metrics.observe_refusal(model.program, "door", caller)
+        elif not dispatcher.predict(model.program, deadline_s, caller=caller).admit:
+            metrics.observe_refusal(model.program, "admission", caller)
         else:
             return False
         return True
@@ -122,6 +136,12 @@ class Handlers:
     def _deadline_s(self, request: Request, timeout_us: int | None = None) -> float:
         budget = budget_s(request.header(DEADLINE), self._replica.spec.slo.latency_ms, timeout_us)
         return request.arrived_s + budget
+
+
+def _decides(request: Request) -> bool:
+    """Whether the JSON of a body may say how long there is, or how important it is."""
+    end = _head_length(request)
+    return request.body.find(TIMEOUT, 0, end) >= 0 or request.body.find(PRIORITY, 0, end) >= 0
 
 
 def _head_length(request: Request) -> int:

@@ -1,12 +1,11 @@
 """Requests in the queue, and how several of them become one batch and come apart again."""
 
 import asyncio
-import bisect
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tradewind.serve import wire
-from tradewind.serve.profile import Profile
+from tradewind.serve.caller import ANYBODY, Caller
 
 
 class Tensor(NamedTuple):
@@ -26,26 +25,60 @@ class Prepared(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One request's rows of the outputs, and where its time went."""
+    """One request's rows of the outputs, where its time went, and the quality level it was made at."""
 
     tensors: dict[str, Tensor]
     queue_s: float
     compute_s: float
     batch_rows: int
+    level: str = ""
 
 
 class Job:
     """One request in the queue; `future` gets its Result, or a RequestError."""
 
-    __slots__ = ("deadline_s", "future", "key", "must_run", "queued_s", "rows", "tensors", "tries")
+    __slots__ = (
+        "caller",
+        "cost_s",
+        "deadline_s",
+        "due_s",
+        "floor",
+        "future",
+        "key",
+        "last_start_s",
+        "must_run",
+        "queued_s",
+        "rows",
+        "tensors",
+        "tries",
+    )
 
-    def __init__(self, prepared: Prepared, deadline_s: float, now: float) -> None:
+    def __init__(self, prepared: Prepared, deadline_s: float, now: float, caller: Caller = ANYBODY) -> None:
         self.tensors, self.rows, self.key = prepared
+        self.caller = caller
         self.deadline_s = deadline_s
+        self.due_s = deadline_s
+        """When its batch must have ended, for its answer to be written by the deadline."""
+        self.last_start_s = deadline_s
+        """When its batch must have begun, at the cheapest level that it accepts."""
+        self.floor = 0
+        """The cheapest level that it accepts, by number."""
+        self.cost_s = 0.0
+        """Its share of the model's time, as expected when it came."""
         self.queued_s = now
         self.must_run = False
         self.tries = 0
         self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    @property
+    def rank(self) -> int:
+        """Its class: 0 is the most important."""
+        return self.caller.priority
+
+    @property
+    def prepared(self) -> Prepared:
+        """The request as it was queued."""
+        return Prepared(self.tensors, self.rows, self.key)
 
     def run_alone(self) -> None:
         """Share no batch from now on."""
@@ -55,45 +88,6 @@ class Job:
         """Answer with an error, unless the client has left."""
         if not self.future.done():
             self.future.set_exception(error)
-
-
-class Lane:
-    """The queue of one program, earliest deadline first, and the profile that rules it."""
-
-    def __init__(self, program: str, profile: Profile) -> None:
-        self.program = program
-        self.profile = profile
-        self.queue: list[Job] = []
-        self.rows = 0
-        self.measured_s = 0.0
-
-    def add(self, job: Job) -> None:
-        self.rows += job.rows
-        if self.queue and job.deadline_s < self.queue[-1].deadline_s:
-            bisect.insort(self.queue, job, key=_deadline)
-        else:
-            self.queue.append(job)
-
-    def take(self, positions: Sequence[int]) -> list[Job]:
-        """Remove and return the jobs at `positions`."""
-        taken = [self.queue[i] for i in positions]
-        gone = set(positions)
-        self.queue = [job for i, job in enumerate(self.queue) if i not in gone]
-        self.rows -= sum(job.rows for job in taken)
-        return taken
-
-    def rows_before(self, deadline_s: float) -> int:
-        """Return the rows queued with a deadline no later than this one."""
-        if not self.queue or self.queue[-1].deadline_s <= deadline_s:
-            return self.rows
-        end = bisect.bisect_right(self.queue, deadline_s, key=_deadline)
-        return sum(job.rows for job in self.queue[:end])
-
-    def remove(self, job: Job) -> None:
-        """Take a job out whose client has left; it may be running already."""
-        if job in self.queue:
-            self.queue.remove(job)
-            self.rows -= job.rows
 
 
 def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Buffer]]:
@@ -130,7 +124,3 @@ def split(batch: Sequence[Job], reply: wire.Reply, body: bytes) -> list[dict[str
             result[spec.name] = Tensor(spec.dtype, (job.rows, *spec.shape[1:]), view[start:end])
             start = end
     return results
-
-
-def _deadline(job: Job) -> float:
-    return job.deadline_s

@@ -1,6 +1,6 @@
 """What Prometheus may ask: base units, histogram buckets around the SLO."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,9 +9,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     disable_created_metrics,
     generate_latest,
 )
+
+from tradewind.serve.caller import ANYBODY, Caller
 
 # A second series beside each, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -22,7 +25,8 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class Metrics:
     """All series of one server, in a registry of its own."""
 
-    def __init__(self, slo_s: float) -> None:
+    def __init__(self, slo_s: float, classes: Sequence[str] = ("normal",)) -> None:
+        self._classes = tuple(classes)
         self.registry = CollectorRegistry()
         self._around_slo = tuple(slo_s * m for m in SLO_MULTIPLES)
         self.requests = self._counter("tradewind_requests", "Requests answered.", "route", "code")
@@ -34,9 +38,25 @@ class Metrics:
         )
         self.refused = self._counter(
             "tradewind_requests_refused",
-            "Requests refused for want of time: at the door, unread; by admission; late, in the queue.",
+            "Requests refused for want of time: at the door, unread; by admission; late, in the queue; for their share.",
             "model",
             "reason",
+            "priority",
+        )
+        self.tenant_refused = self._counter(
+            "tradewind_tenant_requests_refused", "The same, by tenant.", "priority", "tenant"
+        )
+        self.tenant_seconds = self._counter(
+            "tradewind_tenant_model_seconds", "Seconds of model time that were used.", "priority", "tenant"
+        )
+        self.level_requests = self._counter(
+            "tradewind_level_requests", "Requests answered at a quality level.", "model", "level"
+        )
+        self.quality_lost = Summary(
+            "tradewind_quality_lost",
+            "How much worse a degraded answer was than the full one, 0 to 1, for answers that were made again.",
+            ["model", "level"],
+            registry=self.registry,
         )
         self.retried = self._counter(
             "tradewind_requests_retried", "Requests run again after a worker died.", "model"
@@ -66,8 +86,19 @@ class Metrics:
         if in_deadline:
             self._of(self.in_deadline, route).inc()
 
-    def observe_refusal(self, model: str, reason: str) -> None:
-        self._of(self.refused, model, reason).inc()
+    def observe_refusal(self, model: str, reason: str, caller: Caller = ANYBODY) -> None:
+        name = self._classes[caller.priority]
+        self._of(self.refused, model, reason, name).inc()
+        self._of(self.tenant_refused, name, caller.tenant).inc()
+
+    def observe_use(self, caller: Caller, seconds: float) -> None:
+        self._of(self.tenant_seconds, self._classes[caller.priority], caller.tenant).inc(seconds)
+
+    def observe_level(self, model: str, level: str) -> None:
+        self._of(self.level_requests, model, level).inc()
+
+    def observe_lost(self, model: str, level: str, lost: float) -> None:
+        self._of(self.quality_lost, model, level).observe(lost)
 
     def observe_queue(self, model: str, seconds: float) -> None:
         self._of(self.queue_seconds, model).observe(seconds)

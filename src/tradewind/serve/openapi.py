@@ -126,8 +126,8 @@ def _failures(why: dict[str, str]) -> Schema:
 
 def _request_headers() -> list[Schema]:
     deadline = _parameter(names.HEADER_DEADLINE, "header", {"type": "number", "exclusiveMinimum": 0}, False)
-    request_id = _parameter(names.HEADER_REQUEST_ID, "header", {"type": "string"}, False)
-    return [deadline, request_id]
+    texts = (names.HEADER_REQUEST_ID, names.HEADER_PRIORITY, names.HEADER_TENANT, names.HEADER_MIN_LEVEL)
+    return [deadline, *(_parameter(name, "header", {"type": "string"}, False) for name in texts)]
 
 
 def _parameter(name: str, where: str, schema: Schema, required: bool = True) -> Schema:

@@ -1,5 +1,6 @@
 """Recommend, inside the worker: encode histories, retrieve candidates, rank them, in one batch."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,13 @@ class Recommender:
         self._index = index
         self._candidates = candidates
         self._popular = torch.tensor(popular, dtype=torch.int64)
+
+    def at(self, candidates: int, ranks: bool) -> "Recommender":
+        """Return the same pipeline with so many candidates, ranked or in the order in which they were retrieved."""
+        other = copy.copy(self)
+        other._candidates = candidates
+        other._rank = self._rank if ranks else None
+        return other
 
     def __call__(self, batch: Tensors) -> Tensors:
         """Return `items` INT64 [B, k] (positions, 0 where there are no more) and `scores` FP32 [B, k].

@@ -49,7 +49,7 @@ class RecommendModel:
                     raise RequestError(400, f"input {port.name!r}: shape must be {list(first.shape)}")
         check_rows(first.shape[0], self.max_rows)
         positions = self._positions(first)
-        k = self.catalogue.check_k(parameters.get("k", self.catalogue.default_k))
+        k = self.k_of(parameters)
         exclude_seen = parameters.get("exclude_seen", True)
         if not isinstance(exclude_seen, bool):
             raise RequestError(400, "parameter exclude_seen must be true or false")
@@ -64,9 +64,13 @@ class RecommendModel:
             rows.append(self.catalogue.user(history, times, ratings, k=k, exclude_seen=exclude_seen))
         return join(rows)
 
+    def k_of(self, parameters: Mapping[str, object]) -> int:
+        """Return how many items are asked for. Raises RequestError (400) for more than there can be."""
+        return self.catalogue.check_k(parameters.get("k", self.catalogue.default_k))
+
     def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
         """Return external ids, and scores that JSON can hold; k of each, whatever others in the batch asked for."""
-        k = self.catalogue.check_k(parameters.get("k", self.catalogue.default_k))
+        k = self.k_of(parameters)
         items, scores = tensors["items"], tensors["scores"]
         positions = np.frombuffer(items.data, np.int64).reshape(items.shape)[:, :k]
         names = [self.catalogue.items[p].encode() for p in positions.ravel().tolist()]

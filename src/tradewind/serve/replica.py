@@ -1,21 +1,27 @@
 """One server process: its models, its workers, its state, what it observed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from tradewind.serve import wire
 from tradewind.serve.accesslog import AccessLog
+from tradewind.serve.caller import Callers
 from tradewind.serve.catalogue import Catalogue
 from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.execution import Pool, WorkerOptions
 from tradewind.serve.gpu_metrics import register_gpus
 from tradewind.serve.http import Response
+from tradewind.serve.ladder import popular_name, program_levels
+from tradewind.serve.lanes import Instant, Lane, Level, Lost
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.metrics_aliases import NvInference
+from tradewind.serve.popular import Popular
 from tradewind.serve.profile import Profile
+from tradewind.serve.quality import lost
+from tradewind.serve.queues import Terms
 from tradewind.serve.recommender import RecommendModel
-from tradewind.serve.served import ProgramModel, ServedModel
+from tradewind.serve.served import ProgramModel, ServedModel, same_ports
 from tradewind.serve.tracing import from_environment
 from tradewind.serve.watch import Watcher
 from tradewind.spec import EndpointSpec
@@ -38,8 +44,12 @@ class Replica:
         self.label = spec.model
         self.draining = False
         self.num_connections: Callable[[], int] = lambda: 0
-        self.metrics = Metrics(spec.slo.latency_ms / 1e3)
-        self.dispatcher = Dispatcher(self.metrics)
+        classes = [c.name for c in spec.classes]
+        slo_s = spec.slo.latency_ms / 1e3
+        self.callers = Callers(classes, spec.default_class, spec.tenants)
+        self.metrics = Metrics(slo_s, classes)
+        self._terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
+        self.dispatcher = Dispatcher(self.metrics, terms=self._terms)
         self.pool = Pool(options, spec.workers, num_spares, self.dispatcher.pump)
         self.dispatcher.pool = self.pool
         self.watchers: list[Watcher] = [NvInference(self.metrics, version).observe]
@@ -57,8 +67,6 @@ class Replica:
     def adopt(self, description: wire.Description, vocabulary: bytes) -> None:
         """Serve what a worker says it has loaded."""
         self.label = f"{self.spec.name or description.name}@{self.version}"
-        for program, about in description.programs.items():
-            self.dispatcher.add_program(program, Profile(about.profile_s))
         if description.task == "recommend":
             self._add_recommender(description, msgspec.json.decode(vocabulary, type=list[str]))
         else:
@@ -94,8 +102,12 @@ class Replica:
         return self.metrics.render()
 
     def _add_programs(self, description: wire.Description) -> None:
+        ladder = program_levels(self.spec.levels, list(description.programs))
+        same_ports(ladder, description.programs)
         for program, about in description.programs.items():
             self.models[program] = ProgramModel(program, program, about)
+            chosen = ladder if ladder[:1] == [program] else [program]
+            self._add_lane(program, {name: description.programs[name] for name in chosen})
         if len(description.programs) == 1:
             name = self.spec.name or description.name
             self.models[name] = ProgramModel(name, program, about)
@@ -106,3 +118,20 @@ class Replica:
         max_rows = description.programs["recommend"].max_rows
         self.recommender = RecommendModel(name, catalogue, max_rows)
         self.models[name] = self.recommender
+        last = popular_name(self.spec.levels, catalogue.popular)
+        instant = Instant(last, Popular(catalogue.popular).answer) if last else None
+        self._add_lane("recommend", description.programs, instant, lost)
+
+    def _add_lane(
+        self,
+        name: str,
+        programs: Mapping[str, wire.Program],
+        instant: Instant | None = None,
+        lost: Lost | None = None,
+    ) -> None:
+        levels = [
+            Level(about.level or program, program, Profile(about.profile_s), about.most)
+            for program, about in programs.items()
+        ]
+        terms = self._terms
+        self.dispatcher.add_lane(Lane(name, levels, len(terms.shares), terms.slo_s, instant, lost))

@@ -1,6 +1,6 @@
 """What a worker can run: each program of a generic package, or the recommendation pipeline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -8,10 +8,12 @@ import torch
 from tradewind.models import Package
 from tradewind.retrieve import build
 from tradewind.serve import wire
-from tradewind.serve.catalogue import settings_of
+from tradewind.serve.catalogue import Settings, settings_of
+from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
 from tradewind.serve.tensors import DTYPES
+from tradewind.spec import QualityLevel
 
 Tensors = dict[str, torch.Tensor]
 RECOMMEND = "recommend"
@@ -27,10 +29,12 @@ class Runner(Protocol):
         ...
 
 
-def runners_of(package: Package, max_batch: int, candidates: int, index: str) -> dict[str, Runner]:
-    """Return what this package serves, by program name."""
+def runners_of(
+    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel] = ()
+) -> dict[str, Runner]:
+    """Return what this package serves, by program name; a recommender's levels, best first."""
     if package.manifest.task == RECOMMEND:
-        return {RECOMMEND: PipelineRunner(package, max_batch, candidates, index)}
+        return _pipelines(package, max_batch, candidates, index, levels)
     return {name: ProgramRunner(package, name, max_batch) for name in package.manifest.programs}
 
 
@@ -63,23 +67,37 @@ class ProgramRunner:
         return {p.name: _sample(p, batch_symbol, rows) for p in self._inputs}
 
 
-class PipelineRunner:
-    """The recommendation pipeline over histories of the longest length, random items."""
+def _pipelines(
+    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel]
+) -> dict[str, Runner]:
+    embedding = package.tensors("items")["embedding"]
+    num_items = embedding.shape[0] - 1
+    settings = settings_of(package.config, num_items)
+    ranks = "rank" in package.manifest.programs
+    rungs = recommender_rungs(levels, min(candidates, num_items), ranks)
+    whole = Recommender(
+        package, build(index, embedding.numpy(), skip=1), rungs[0].candidates, ranks, settings.popular
+    )
+    return {
+        RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
+            whole.at(rung.candidates, rung.rank), rung, settings, num_items, max_batch
+        )
+        for i, rung in enumerate(rungs)
+    }
 
-    def __init__(self, package: Package, max_batch: int, candidates: int, index: str) -> None:
-        embedding = package.tensors("items")["embedding"]
-        self._num_items = embedding.shape[0] - 1
-        settings = settings_of(package.config, self._num_items)
+
+class PipelineRunner:
+    """The recommendation pipeline at one level, measured over histories of the longest length, random items."""
+
+    def __init__(
+        self, recommender: Recommender, rung: Rung, settings: Settings, num_items: int, max_batch: int
+    ) -> None:
+        self._recommender = recommender
+        self.rung = rung
+        self._num_items = num_items
         self._features = len(settings.user_features)
         self._history = settings.max_history
         self._max_rows = max_batch
-        self._recommender = Recommender(
-            package,
-            build(index, embedding.numpy(), skip=1),
-            min(candidates, self._num_items),
-            ranks="rank" in package.manifest.programs,
-            popular=settings.popular,
-        )
 
     def run(self, tensors: Tensors) -> Tensors:
         return self._recommender(tensors)
@@ -87,7 +105,14 @@ class PipelineRunner:
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
         profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
-        return wire.Program(inputs=(), outputs=(), profile_s=profile, max_rows=self._max_rows)
+        return wire.Program(
+            inputs=(),
+            outputs=(),
+            profile_s=profile,
+            max_rows=self._max_rows,
+            level=self.rung.name,
+            most=self.rung.candidates,
+        )
 
     def _sample(self, rows: int) -> Tensors:
         total = rows * self._history

@@ -1,8 +1,9 @@
 """What the front process knows of a model: its ports, how a request becomes a job, how a result is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tradewind.errors import SpecError
 from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
@@ -23,6 +24,10 @@ class ServedModel(Protocol):
     @property
     def max_rows(self) -> int: ...
     def prepare(self, inputs: Mapping[str, Value], parameters: Mapping[str, object]) -> Prepared: ...
+    def k_of(self, parameters: Mapping[str, object]) -> int | None:
+        """Return the size of the answer that is asked for, where it has one."""
+        ...
+
     def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]: ...
 
 
@@ -52,8 +57,24 @@ class ProgramModel:
         check_rows(rows, self.max_rows)
         return Prepared(tensors, rows, tuple(t.shape[1:] for t in tensors.values()))
 
+    def k_of(self, parameters: Mapping[str, object]) -> int | None:
+        return None
+
     def finish(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, object]) -> dict[str, Value]:
         return {name: Value(*tensor) for name, tensor in tensors.items()}
+
+
+def same_ports(ladder: Sequence[str], programs: Mapping[str, Program]) -> None:
+    """Raise SpecError unless programs that stand for one another take and give the same."""
+    for name in ladder[1:]:
+        for ports, others, what in (
+            (programs[ladder[0]].inputs, programs[name].inputs, "inputs"),
+            (programs[ladder[0]].outputs, programs[name].outputs, "outputs"),
+        ):
+            if [(p.name, p.dtype, p.shape) for p in ports] != [(p.name, p.dtype, p.shape) for p in others]:
+                raise SpecError(f"EndpointSpec: levels: {name!r} has other {what} than {ladder[0]!r}")
+        if programs[name].max_rows < programs[ladder[0]].max_rows:
+            raise SpecError(f"EndpointSpec: levels: {name!r} takes smaller batches than {ladder[0]!r}")
 
 
 def check_names(ports: tuple[Port, ...], inputs: Mapping[str, Value]) -> None:

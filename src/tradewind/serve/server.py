@@ -71,7 +71,6 @@ def serve(
     *,
     access_log: Mode = "auto",
     num_spares: int = 1,
-    index: str = "exact",
     on_ready: OnReady = _nobody,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` gets the URL once requests are answered.
@@ -83,7 +82,13 @@ def serve(
     package = locate(spec.model, lambda: store)
     threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)
     options = WorkerOptions(
-        str(package.path), spec.max_batch, spec.candidates, index, threads, package.digest
+        str(package.path),
+        spec.max_batch,
+        spec.candidates,
+        spec.index,
+        threads,
+        package.digest,
+        levels=spec.levels,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(spec, options, package.version, num_spares, access_log, on_ready))

@@ -61,6 +61,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     profile_s: dict[int, float] = {}
     max_rows: int = 1
     """Rows that one run may hold; 1 where the program cannot batch."""
+    level: str = ""
+    """The quality level that this program answers at, where there are several."""
+    most: int | None = None
+    """The largest k that it can give."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.runners import Runner, runners_of
 from tradewind.serve.tensors import from_torch, to_torch
+from tradewind.spec import QualityLevel
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +52,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--index", default="exact")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--levels", default="[]")
     parser.add_argument("--digest", default="")
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args(argv)
@@ -86,7 +88,8 @@ def _packaged(args: argparse.Namespace) -> Loaded:
         "config": dict(package.config),
     }
     items = package.vocabulary("item") if manifest.task == "recommend" else []
-    return runners_of(package, args.max_batch, args.candidates, args.index), about, items
+    levels = msgspec.json.decode(args.levels, type=tuple[QualityLevel, ...])
+    return runners_of(package, args.max_batch, args.candidates, args.index, levels), about, items
 
 
 def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:

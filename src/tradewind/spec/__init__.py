@@ -2,7 +2,7 @@
 
 from tradewind.spec.base import Spec, from_stored, to_dict
 from tradewind.spec.decode import decode, load_yaml
-from tradewind.spec.endpoint import SLO, EndpointSpec
+from tradewind.spec.endpoint import SLO, EndpointSpec, PriorityClass, QualityLevel
 from tradewind.spec.placement import Placement, Toleration
 from tradewind.spec.run import Resources, RunSpec
 from tradewind.spec.units import parse_duration_s, parse_slo
@@ -11,6 +11,8 @@ __all__ = [
     "SLO",
     "EndpointSpec",
     "Placement",
+    "PriorityClass",
+    "QualityLevel",
     "Resources",
     "RunSpec",
     "Spec",

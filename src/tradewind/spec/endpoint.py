@@ -4,8 +4,11 @@ from typing import Annotated
 
 import msgspec
 
+from tradewind.errors import SpecError
 from tradewind.spec.base import Spec
 from tradewind.spec.run import AtLeastOne, Positive
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class SLO(Spec, frozen=True, kw_only=True):
@@ -16,8 +19,39 @@ class SLO(Spec, frozen=True, kw_only=True):
     attainment: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.99
 
 
+class PriorityClass(Spec, frozen=True, kw_only=True):
+    """One class of requests; `share` of the model's time is its own even when classes above ask for more."""
+
+    name: Name
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+
+
+class QualityLevel(Spec, frozen=True, kw_only=True):
+    """One way to answer. A recommender's says how much is ranked; a generic package's names a program.
+
+    `popular` is a list that the front process gives by itself, at no cost to the model's workers.
+    """
+
+    name: Name | None = None
+    candidates: AtLeastOne | None = None
+    rank: bool = True
+    popular: bool = False
+    program: str | None = None
+
+
+CLASSES = (
+    PriorityClass(name="high", share=0.5),
+    PriorityClass(name="normal", share=0.3),
+    PriorityClass(name="low", share=0.1),
+)
+
+
 class EndpointSpec(Spec, frozen=True, kw_only=True):
-    """One endpoint: the model to serve (`name@3`, `name@alias`), its SLO and its limits."""
+    """One endpoint: the model to serve (`name@3`, `name@alias`), its SLO and its limits.
+
+    `classes` go from the most important to the least; `tenants` weighs those that are not to count as one each;
+    `levels` go from the best answer to the cheapest, and are chosen for the model where there are none.
+    """
 
     model: Annotated[str, msgspec.Meta(min_length=1)]
     name: str | None = None
@@ -28,3 +62,19 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     max_batch: AtLeastOne = 64
     max_request_mib: Positive = 8.0
     candidates: AtLeastOne = 200
+    index: str = "exact"
+    classes: tuple[PriorityClass, ...] = CLASSES
+    default_class: str = "normal"
+    tenants: dict[str, Positive] = msgspec.field(default_factory=dict)
+    levels: tuple[QualityLevel, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [c.name for c in self.classes]
+        if len(set(names)) < len(names):
+            raise SpecError(f"EndpointSpec: classes: {', '.join(names)}: two have the same name")
+        if self.default_class not in names:
+            known = ", ".join(names) or "none"
+            raise SpecError(f"EndpointSpec: default_class: {self.default_class!r} is not one of: {known}")
+        if sum(c.share for c in self.classes) > 1 + 1e-9:
+            raise SpecError("EndpointSpec: classes: their shares add up to more than 1; lower some")

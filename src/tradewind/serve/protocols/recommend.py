@@ -21,6 +21,8 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     exclude_seen: bool = True
     user: dict[str, float] = {}
     now: float | None = None
+    min_level: str | int | None = None
+    """The least level that the client accepts: its name, or its number from 0, the best."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -38,13 +40,15 @@ class RecommendResponse(msgspec.Struct, frozen=True):
 
     model: str
     items: list[Item]
+    level: str = ""
+    """The quality level that it was made at."""
 
 
 _decoder = msgspec.json.Decoder(RecommendRequest)
 
 
-def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int]:
-    """Return the job of a request body, and `k`. Raises RequestError (400) naming what is wrong and where."""
+def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int, str | int | None]:
+    """Return the job of a request body, `k`, and the least level. Raises RequestError (400) naming what is wrong."""
     try:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -61,14 +65,16 @@ def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int]:
         now=now,
         features={name: _finite(value, name) for name, value in request.user.items()},
     )
-    return prepared, k
+    return prepared, k, request.min_level
 
 
-def render(model: str, k: int, tensors: Mapping[str, Tensor], catalogue: Catalogue) -> RecommendResponse:
+def render(
+    model: str, k: int, tensors: Mapping[str, Tensor], catalogue: Catalogue, level: str = ""
+) -> RecommendResponse:
     """Return the answer to one user: the first `k` items of the row, padding left out."""
     positions, scores = array("q", bytes(tensors["items"].data)), array("f", bytes(tensors["scores"].data))
     pairs = zip(positions[:k], scores[:k], strict=True)
-    return RecommendResponse(model, [Item(catalogue.items[p], s) for p, s in pairs if p])
+    return RecommendResponse(model, [Item(catalogue.items[p], s) for p, s in pairs if p], level)
 
 
 def _timestamps(events: list[Event]) -> list[int] | None:

@@ -1,0 +1,81 @@
+"""Packages and server processes that serving benchmarks measure, and load from processes of their own."""
+
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+COMMAND = "from tradewind.cli.main import main; main()"
+
+
+@contextlib.contextmanager
+def serving(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[str]:
+    """Serve an endpoint, given as its YAML file would be, in a process of its own; give its URL."""
+    path = folder / "endpoint.yaml"
+    path.write_text(json.dumps(spec))
+    env = os.environ | {"TRADEWIND_HOME": str(folder)}
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        "serve",
+        str(path),
+        "--port",
+        "0",
+        "-o",
+        "json",
+        "--access-log",
+        "off",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env, text=True)
+    assert process.stdout is not None
+    try:
+        lines = []
+        while line := process.stdout.readline():
+            lines.append(line)
+            if line.startswith("}"):
+                break
+        if not lines:
+            raise RuntimeError((folder / "log").read_text()[-2000:])
+        yield json.loads("".join(lines))["url"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def loads(url: str, bodies: Sequence[bytes], streams: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Offer several streams of load at once, each from its own process; return what became of each."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(len(streams), mp_context=context) as pool:
+        running = [pool.submit(_load, url, list(bodies), dict(stream)) for stream in streams]
+        return [future.result() for future in running]
+
+
+def _load(url: str, bodies: list[bytes], stream: dict[str, Any]) -> Any:
+    from tradewind.scale.load import run_load
+
+    return run_load(url, bodies=bodies, **stream)
+
+
+def levels_answered(url: str) -> Counter[str]:
+    """How many requests the server has answered at each quality level."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    with urllib.request.urlopen(url + "/metrics") as answer:
+        text = answer.read().decode()
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "tradewind_level_requests_total":
+                found[sample.labels["level"]] += int(sample.value)
+    return found

@@ -1,0 +1,103 @@
+"""Which levels a model is served at: those that the endpoint names, or a recommender's own. No torch."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tradewind import names
+from tradewind.errors import SpecError
+from tradewind.serve.catalogue import DEFAULT_K
+from tradewind.serve.errors import RequestError
+from tradewind.spec import QualityLevel
+
+RETRIEVED = 100
+"""Items that a level without ranking retrieves."""
+POPULAR = "popular"
+
+
+class Rung(NamedTuple):
+    """One level of a recommender that its workers answer at."""
+
+    name: str
+    candidates: int
+    rank: bool
+
+
+def recommender_rungs(levels: Sequence[QualityLevel], candidates: int, ranks: bool) -> list[Rung]:
+    """Return the levels of a recommender, best first; the popular list is none of them.
+
+    Without any named: all `candidates` ranked, two fifths of them ranked, and the order of retrieval; only the last
+    where the package has no ranker. Raises SpecError for levels that this package cannot give.
+    """
+    named = [level for level in levels if not level.popular]
+    if levels and not named:
+        raise SpecError(
+            "EndpointSpec: levels: a popular list alone is no recommender; name a level before it"
+        )
+    if not levels:
+        fewer = 2 * candidates // 5
+        named = [QualityLevel(candidates=candidates)]
+        if ranks and fewer >= DEFAULT_K:
+            named.append(QualityLevel(candidates=fewer))
+        if ranks:
+            named.append(QualityLevel(rank=False))
+    return [_rung(level, candidates, ranks, bool(levels)) for level in named]
+
+
+def _rung(level: QualityLevel, candidates: int, ranks: bool, stated: bool) -> Rung:
+    if level.program is not None:
+        raise SpecError(
+            f"EndpointSpec: levels: program {level.program!r}: a recommender's levels name no program"
+        )
+    rank = level.rank and ranks
+    if stated and level.rank and not ranks:
+        raise SpecError("EndpointSpec: levels: this package has no program 'rank'; write rank: false")
+    count = min(level.candidates or (candidates if rank else RETRIEVED), candidates)
+    return Rung(level.name or f"{'rank' if rank else 'retrieve'}-{count}", count, rank)
+
+
+def popular_name(levels: Sequence[QualityLevel], popular: Sequence[int]) -> str | None:
+    """Return the name of the popular list's level; None where there is none.
+
+    Raises SpecError where one is asked for that the package does not have, or that is not the last.
+    """
+    if not levels:
+        return POPULAR if popular else None
+    named = [level for level in levels if level.popular]
+    if not named:
+        return None
+    if named != [levels[-1]]:
+        raise SpecError("EndpointSpec: levels: one popular list, as the last level")
+    if not popular:
+        raise SpecError("EndpointSpec: levels: popular: the package's config names no popular items")
+    return named[0].name or POPULAR
+
+
+def program_levels(levels: Sequence[QualityLevel], programs: Sequence[str]) -> list[str]:
+    """Return the programs that stand for one another, best first, of a generic package. Raises SpecError."""
+    chosen = []
+    for level in levels:
+        if level.program is None or level.popular or level.candidates is not None:
+            raise SpecError(
+                "EndpointSpec: levels: those of a generic package name a program each, and no more"
+            )
+        if level.program not in programs:
+            known = ", ".join(programs)
+            raise SpecError(f"EndpointSpec: levels: no program {level.program!r}; the package has {known}")
+        chosen.append(level.program)
+    return chosen
+
+
+def floor_of(stated: object, level_names: Sequence[str]) -> int | None:
+    """Return the cheapest level that a request accepts, by number; None when it accepts all.
+
+    `stated` is a level's name or its number from 0, the best. Raises RequestError (400) for any other.
+    """
+    if stated is None:
+        return None
+    text = str(stated) if isinstance(stated, (str, int)) and not isinstance(stated, bool) else ""
+    if text in level_names:
+        return level_names.index(text)
+    if text.isascii() and text.isdigit() and len(text) < 4:
+        return min(int(text), len(level_names) - 1)
+    known = ", ".join(level_names)
+    raise RequestError(400, f"{names.HEADER_MIN_LEVEL} must be one of {known}, or a number from 0, the best")

@@ -1,0 +1,131 @@
+"""The queue of one served model: a queue by deadline for each class, and the levels that it can be answered at."""
+
+import bisect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from tradewind.serve.jobs import Job, Prepared, Tensor
+from tradewind.serve.profile import Profile
+from tradewind.serve.smooth import Flow, Smooth
+
+Tensors = Mapping[str, Tensor]
+Lost = Callable[[Tensors, Tensors], float]
+"""How much worse the second answer is than the first, from 0 to 1."""
+
+
+class Level(NamedTuple):
+    """One way to answer: a program of the worker and how long it takes.
+
+    `most` is the largest answer that the level can give, where a request asks for a size.
+    """
+
+    name: str
+    program: str
+    profile: Profile
+    most: int | None = None
+
+
+class Instant(NamedTuple):
+    """The last level, where there is one: an answer that needs no worker."""
+
+    name: str
+    answer: Callable[[Prepared], dict[str, Tensor]]
+
+
+class Lane:
+    """What waits for one model, and what rules it."""
+
+    def __init__(
+        self,
+        name: str,
+        levels: Sequence[Level],
+        num_classes: int = 1,
+        window_s: float = 0.05,
+        instant: Instant | None = None,
+        lost: Lost | None = None,
+    ) -> None:
+        self.name = name
+        self.levels = tuple(levels)
+        self.instant = instant
+        self.lost = lost
+        self.queues: list[list[Job]] = [[] for _ in range(num_classes)]
+        self.rows = [0] * num_classes
+        self.flows = [Flow(window_s) for _ in range(num_classes)]
+        self.writing = Smooth()
+        """Seconds from the end of a batch until its last answer is written."""
+        self.measured_s = 0.0
+
+    @property
+    def cheapest(self) -> Level:
+        """The level with the least work for the model."""
+        return self.levels[-1]
+
+    def floor(self, accepted: int | None, k: int | None) -> int:
+        """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""
+        last = len(self.levels) - 1
+        floor = last + (self.instant is not None) if accepted is None else accepted
+        if k is None or floor > last:
+            return floor
+        while floor and k > (self.levels[floor].most or k):
+            floor -= 1
+        return floor
+
+    @property
+    def level_names(self) -> list[str]:
+        """All levels, best first."""
+        return [*(level.name for level in self.levels), *([self.instant.name] if self.instant else [])]
+
+    @property
+    def length(self) -> int:
+        """Requests in the queue."""
+        return sum(map(len, self.queues))
+
+    def profile_of(self, job: Job) -> Profile:
+        """Return the profile of the cheapest level that a request accepts."""
+        return self.levels[min(job.floor, len(self.levels) - 1)].profile
+
+    def add(self, job: Job) -> None:
+        queue = self.queues[job.rank]
+        self.rows[job.rank] += job.rows
+        if queue and job.due_s < queue[-1].due_s:
+            bisect.insort(queue, job, key=_due)
+        else:
+            queue.append(job)
+
+    def in_order(self, order: Iterable[int]) -> list[Job]:
+        """Return what waits, class by class, the earliest due first in each."""
+        return [job for c in order for job in self.queues[c]]
+
+    def remove(self, jobs: Collection[Job]) -> list[Job]:
+        """Take jobs out of the queue and return those that were in it."""
+        gone = set(jobs)
+        found: list[Job] = []
+        for rank in {job.rank for job in gone}:
+            kept: list[Job] = []
+            for job in self.queues[rank]:
+                (found if job in gone else kept).append(job)
+            self.queues[rank] = kept
+        for job in found:
+            self.rows[job.rank] -= job.rows
+        return found
+
+    def rows_before(self, rank: int, due_s: float, order: Sequence[int]) -> int:
+        """Return the rows that run before a request of this class with this due time."""
+        ahead = sum(self.rows[c] for c in order[: order.index(rank)])
+        queue = self.queues[rank]
+        if not queue or queue[-1].due_s <= due_s:
+            return ahead + self.rows[rank]
+        end = bisect.bisect_right(queue, due_s, key=_due)
+        return ahead + sum(job.rows for job in queue[:end])
+
+
+def latest_of(queue: Sequence[Job], tenant: str, before_s: float) -> Job | None:
+    """Return the tenant's request that is due last, and no later than `before_s`; None when there is none."""
+    for job in reversed(queue):
+        if job.due_s <= before_s and job.caller.tenant == tenant and not job.must_run:
+            return job
+    return None
+
+
+def _due(job: Job) -> float:
+    return job.due_s

@@ -1,0 +1,217 @@
+"""Everything that waits, and the questions asked of it: may this one come in, what runs next, who is too late."""
+
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from tradewind.serve import batching, levels
+from tradewind.serve.admission import Load, Verdict, decide
+from tradewind.serve.caller import Caller
+from tradewind.serve.classes import Guarantee, precedence
+from tradewind.serve.fairness import Standing, Weight
+from tradewind.serve.jobs import Job
+from tradewind.serve.lanes import Lane, latest_of
+from tradewind.serve.profile import Profile
+
+BANK = 2.0
+"""SLOs of model time that a tenant may be behind the one that had most, and still catch up."""
+
+
+def _alike(tenant: str) -> float:
+    return 1.0
+
+
+class Terms(NamedTuple):
+    """What an endpoint promises to whom: a share of the model's time for each class, a weight for each tenant."""
+
+    shares: tuple[float, ...] = (1.0,)
+    slo_s: float = 0.05
+    weight: Weight = _alike
+
+
+class Workers(NamedTuple):
+    """What the workers are at."""
+
+    free_at_s: float
+    """When the first is free; now, when one is."""
+    idle: bool
+    rows_running: int
+    num_workers: int
+
+
+class Batch(NamedTuple):
+    """What to run next, at which level; and what to give up."""
+
+    level: int
+    run: list[Job]
+    late: list[Job]
+
+
+class Queues:
+    """The lanes of one endpoint, and what its classes and tenants have had."""
+
+    def __init__(self, terms: Terms, now: float) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self._terms = terms
+        self._guarantee = Guarantee(terms.shares, terms.slo_s)
+        self._credits = self._guarantee.opening(now)
+        self._order = precedence(self._credits)
+        self._standing = [Standing(BANK * terms.slo_s, terms.weight) for _ in terms.shares]
+
+    @property
+    def length(self) -> int:
+        """Requests that wait."""
+        return sum(lane.length for lane in self.lanes.values())
+
+    @property
+    def next_due_s(self) -> float:
+        """When the first request must have begun."""
+        heads = (queue[0] for lane in self.lanes.values() for queue in lane.queues if queue)
+        return min((job.last_start_s for job in heads), default=math.inf)
+
+    def tick(self, now: float, num_workers: int) -> None:
+        """Let the classes earn their shares, and put them in order."""
+        self._guarantee = self._guarantee._replace(num_workers=num_workers)
+        self._credits = self._guarantee.earned(self._credits, now)
+        self._order = precedence(self._credits)
+
+    def add(self, lane: Lane, job: Job) -> None:
+        lane.add(job)
+        lane.flows[job.rank].count(job.rows)
+        self._standing[job.rank].add(job.caller.tenant, job.cost_s)
+
+    def remove(self, lane: Lane, jobs: Collection[Job], *, to_run: bool = False) -> list[Job]:
+        """Take those of `jobs` out that wait, and return them."""
+        found = lane.remove(jobs)
+        for job in found:
+            self._standing[job.rank].remove(job.caller.tenant, job.cost_s, ran=to_run)
+        return found
+
+    def verdict(self, lane: Lane, job: Job, workers: Workers, now: float) -> Verdict:
+        """Say whether a request may come in as things are."""
+        profile = lane.profile_of(job)
+        return self._verdict(lane, job.rank, job.due_s, job.rows, profile, workers, now)
+
+    def foresee(
+        self, lane: Lane, caller: Caller, due_s: float, rows: int, workers: Workers, now: float
+    ) -> Verdict:
+        """Say the same of one that has not been read, and that is taken to accept any level."""
+        profile = lane.cheapest.profile
+        verdict = self._verdict(lane, caller.priority, due_s, rows, profile, workers, now)
+        if verdict.admit:
+            return verdict
+        other = self._standing[caller.priority].gives_way(caller.tenant, cost_s(lane, rows))
+        return verdict._replace(admit=other is not None)
+
+    def make_room(self, lane: Lane, job: Job, workers: Workers, now: float) -> list[Job]:
+        """Take out requests of tenants who have more waiting, as many as let this one in; none if that does not."""
+        queue, victims, freed = list(lane.queues[job.rank]), [], 0
+        standing, given = self._standing[job.rank], dict[str, float]()
+        while tenant := standing.gives_way(job.caller.tenant, job.cost_s, given):
+            victim = latest_of(queue, tenant, job.due_s)
+            if victim is None:
+                return []
+            queue.remove(victim)
+            victims.append(victim)
+            given[tenant] = given.get(tenant, 0.0) + victim.cost_s
+            freed += victim.rows
+            profile = lane.profile_of(job)
+            if self._verdict(lane, job.rank, job.due_s, job.rows, profile, workers, now, freed).admit:
+                return self.remove(lane, victims)
+        return []
+
+    def most_urgent(self) -> Lane | None:
+        """Return the lane with the earliest deadline of the first class that waits; None when nothing does."""
+        for c in self._order:
+            waiting = [lane for lane in self.lanes.values() if lane.queues[c]]
+            if waiting:
+                return min(waiting, key=lambda lane: lane.queues[c][0].due_s)
+        return None
+
+    def take_batch(self, lane: Lane, num_workers: int, now: float) -> Batch:
+        """Take the next batch out, at the level that clears the queue, and what can no longer be in time."""
+        for flow in lane.flows:
+            flow.settle(now)
+        queue = lane.in_order(self._order)
+        level = self._level(lane, queue, num_workers, now)
+        riders = [job for job in queue if job.floor >= level]
+        profile = lane.levels[level].profile
+        choice = batching.choose(riders, now, profile, profile.max_batch)
+        batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
+        self.remove(lane, batch.run, to_run=True)
+        self.remove(lane, batch.late)
+        return batch
+
+    def charge(self, batch: Sequence[Job], seconds: float) -> None:
+        """Note what the classes use."""
+        rows = sum(job.rows for job in batch)
+        used_s = [0.0] * len(self._order)
+        for job in batch:
+            used_s[job.rank] += seconds * job.rows / rows
+        self._credits = self._guarantee.charged(self._credits, used_s)
+
+    def take_overdue(self, now: float) -> list[tuple[Lane, Job]]:
+        """Take out what cannot be in time any more, even if a worker were free."""
+        found = []
+        for lane in self.lanes.values():
+            overdue = [job for queue in lane.queues for job in queue if job.last_start_s < now]
+            found += [(lane, job) for job in self.remove(lane, overdue)] if overdue else []
+        return found
+
+    def leaves_room(self, lane: Lane, busy_s: float, num_workers: int, now: float) -> bool:
+        """Whether an idle worker may do something else for so long, and what comes meanwhile is still in time."""
+        for flow in lane.flows:
+            flow.settle(now)
+        return levels.leaves_room(busy_s, lane.cheapest.profile, self._pressure(lane, num_workers))
+
+    def _level(self, lane: Lane, queue: Sequence[Job], num_workers: int, now: float) -> int:
+        if len(lane.levels) == 1:
+            return 0
+        fit = [job for job in queue if job.must_run or job.last_start_s >= now] or queue
+        pressure = self._pressure(lane, num_workers)
+        profiles = [level.profile for level in lane.levels]
+        return min(levels.pick(fit, now, profiles, pressure), queue[0].floor)
+
+    def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:
+        rows_per_s = sum(flow.per_s for flow in lane.flows)
+        return levels.Pressure(rows_per_s, self._terms.slo_s - lane.writing.bound_s, num_workers)
+
+    def _verdict(
+        self,
+        lane: Lane,
+        rank: int,
+        due_s: float,
+        rows: int,
+        profile: Profile,
+        workers: Workers,
+        now: float,
+        freed: int = 0,
+    ) -> Verdict:
+        """Predict from what runs before, less the rows `freed`."""
+        others = [other for other in self.lanes.values() if other is not lane and other.length]
+        load = Load(
+            free_at_s=workers.free_at_s,
+            rows_ahead=lane.rows_before(rank, due_s, self._order) - freed,
+            seconds_ahead=sum(cost_s(o, o.rows_before(rank, due_s, self._order)) for o in others),
+            crowding=self._crowding(rank) / workers.num_workers,
+            rows_running=workers.rows_running,
+            num_workers=workers.num_workers,
+            idle=workers.idle and not lane.length,
+            unmeasured_s=now - lane.measured_s,
+        )
+        return decide(now, due_s, rows, load, profile)
+
+    def _crowding(self, rank: int) -> float:
+        """Return the seconds of model time a second that the classes before this one have asked for lately."""
+        before = self._order[: self._order.index(rank)]
+        return sum(
+            lane.flows[c].per_s * cost_s(lane, 1)
+            for lane in (self.lanes.values() if before else ())
+            for c in before
+        )
+
+
+def cost_s(lane: Lane, rows: int) -> float:
+    """Return the model time of so many rows in full batches at the cheapest level."""
+    profile = lane.cheapest.profile
+    return rows * profile.latency_s(profile.max_batch) / profile.max_batch

@@ -1,0 +1,229 @@
+"""The real dispatcher in a loop whose clock only moves when nothing is left to do, over workers that take exact times."""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tradewind.serve import wire
+from tradewind.serve.caller import ANYBODY, Caller
+from tradewind.serve.dispatch import Dispatcher
+from tradewind.serve.errors import RequestError
+from tradewind.serve.execution import WorkerLost
+from tradewind.serve.jobs import Job, Prepared, Tensor
+from tradewind.serve.lanes import Instant, Lane, Level
+from tradewind.serve.metrics import Metrics
+from tradewind.serve.profile import Profile
+from tradewind.serve.queues import Terms
+
+Cost = Callable[[int], float]
+ROW = Tensor("UINT8", (1, 1), b"\0")
+
+
+class Deadlock(AssertionError):
+    """Nothing is left to do, and something still waits."""
+
+
+class _Skipping(selectors.DefaultSelector):
+    """Waits for no time at all, and moves the clock by what it was asked to wait."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise Deadlock
+        self.now += max(timeout, 0.0)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time."""
+
+    def __init__(self) -> None:
+        self._skipping = _Skipping()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+
+class VirtualWorker:
+    """Answers a batch after exactly the time that its program takes for its rows; `loses` makes it die instead."""
+
+    def __init__(self, costs: Mapping[str, Cost]) -> None:
+        self._costs = costs
+        self.ran: list[tuple[float, str, int]] = []
+        self.loses = 0
+
+    async def call(self, call: wire.Call, buffers: Sequence[wire.Buffer]) -> tuple[wire.Reply, bytes]:
+        rows = call.tensors[0].shape[0]
+        self.ran.append((asyncio.get_running_loop().time(), call.program, rows))
+        await asyncio.sleep(self._costs[call.program](rows))
+        if self.loses:
+            self.loses -= 1
+            raise WorkerLost
+        return wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", (rows, 1)),)), bytes(rows)
+
+    def kill(self) -> None:
+        raise AssertionError("nothing hangs here")
+
+
+class VirtualPool:
+    """Workers that are never replaced, for they never end."""
+
+    def __init__(self, workers: Sequence[VirtualWorker]) -> None:
+        self.num_workers = self.size = len(workers)
+        self._idle = list(workers)
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def take(self) -> VirtualWorker | None:
+        return self._idle.pop() if self._idle else None
+
+    def give_back(self, worker: VirtualWorker) -> None:
+        self._idle.append(worker)
+
+
+class Ask(NamedTuple):
+    """A request to come."""
+
+    at_s: float
+    budget_s: float = 0.05
+    caller: Caller = ANYBODY
+    rows: int = 1
+    floor: int | None = None
+    leaves_s: float | None = None
+    """When its client leaves; None when it stays."""
+
+
+class Outcome(NamedTuple):
+    """What became of it: the level and the time of its answer, or the status of its refusal."""
+
+    ask: Ask
+    ended_s: float
+    level: str | None
+    status: int = 200
+
+    @property
+    def in_time(self) -> bool:
+        return self.status == 200 and self.ended_s <= self.ask.at_s + self.ask.budget_s + 1e-9
+
+
+class Simulation:
+    """One model of several levels, best first, each named and with its cost in seconds by rows."""
+
+    def __init__(
+        self,
+        levels: Mapping[str, Cost],
+        *,
+        max_batch: int = 16,
+        num_workers: int = 1,
+        terms: Terms | None = None,
+        instant: str | None = None,
+        slow_down: float = 1.0,
+    ) -> None:
+        self.terms = terms or Terms()
+        self._levels, self._max_batch, self._instant = levels, max_batch, instant
+        real = {name: (lambda n, cost=cost: slow_down * cost(n)) for name, cost in levels.items()}
+        self.workers = [VirtualWorker(real) for _ in range(num_workers)]
+        self.pool = VirtualPool(self.workers)
+        self.metrics = Metrics(self.terms.slo_s, [str(c) for c in range(len(self.terms.shares))])
+        self.audited: list[str] = []
+        self.started: list[tuple[float, int, list[Job]]] = []
+        """Every batch: when it began, at which level, and what was in it."""
+        self.rested: list[float] = []
+        """When a worker was left idle although something waited."""
+
+    def run(self, asks: Sequence[Ask]) -> list[Outcome]:
+        """Play all requests and return what became of each, in their order."""
+        loop = VirtualLoop()
+        try:
+            return loop.run_until_complete(self._play(sorted(asks, key=lambda ask: ask.at_s)))
+        finally:
+            loop.close()
+
+    async def _play(self, asks: Sequence[Ask]) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        self.dispatcher = _Watched(self, self.metrics, loop.time, self.terms)
+        self.dispatcher.pool = self.pool
+        self.dispatcher.add_lane(self._lane())
+        players: list[asyncio.Task[Outcome]] = []
+        for ask in asks:
+            await asyncio.sleep(ask.at_s - loop.time())
+            players.append(loop.create_task(self._player(ask)))
+        outcomes = list(await asyncio.gather(*players))
+        while self.dispatcher._tasks:
+            await asyncio.wait(set(self.dispatcher._tasks))
+        return outcomes
+
+    def _lane(self) -> Lane:
+        sizes = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= self._max_batch]
+        levels = [
+            Level(name, name, Profile({n: cost(n) for n in sizes})) for name, cost in self._levels.items()
+        ]
+        instant = Instant(self._instant, lambda prepared: {"y": ROW}) if self._instant else None
+        return Lane("model", levels, len(self.terms.shares), self.terms.slo_s, instant, self._lost)
+
+    def _lost(self, full: object, degraded: object) -> float:
+        self.audited.append("model")
+        return 0.25
+
+    async def _player(self, ask: Ask) -> Outcome:
+        loop = asyncio.get_running_loop()
+        prepared = Prepared({"x": Tensor("UINT8", (ask.rows, 1), bytes(ask.rows))}, ask.rows, "key")
+        try:
+            job = self.dispatcher.submit("model", prepared, ask.at_s + ask.budget_s, ask.caller, ask.floor)
+            if ask.leaves_s is not None:
+                loop.call_at(ask.leaves_s, self._leave, job)
+            result = await job.future
+        except RequestError as error:
+            return Outcome(ask, loop.time(), None, error.status)
+        except asyncio.CancelledError:
+            return Outcome(ask, loop.time(), None, 499)
+        return Outcome(ask, loop.time(), result.level)
+
+    def _leave(self, job: Job) -> None:
+        if not job.future.done():
+            self.dispatcher.cancel("model", job)
+
+
+class _Watched(Dispatcher):
+    """The dispatcher, watched: nothing is changed in what it does."""
+
+    def __init__(self, simulation: Simulation, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._simulation = simulation
+
+    def _start(self, lane: Lane, level: int, worker: Any, batch: list[Job], now: float) -> None:
+        self._simulation.started.append((now, level, batch))
+        super()._start(lane, level, worker, batch, now)
+
+    def _pump(self, now: float) -> None:
+        super()._pump(now)
+        if self._queues.length and self._simulation.pool.idle:
+            self._simulation.rested.append(now)
+
+
+def linear(overhead_s: float, row_s: float) -> Cost:
+    """A batch's cost: a fixed part and a part per row."""
+    return lambda rows: overhead_s + row_s * rows
+
+
+def capacity(cost: Cost, max_batch: int, num_workers: int = 1) -> float:
+    """Rows a second in full batches."""
+    return num_workers * max_batch / cost(max_batch)
+
+
+def steady(rate: float, duration_s: float, *, seed: int = 0, **ask: Any) -> list[Ask]:
+    """Requests of a Poisson process."""
+    from tradewind.scale.schedule import poisson
+
+    return [Ask(at, **ask) for at in poisson(rate, duration_s, seed)]
+
+
+def in_time(outcomes: Sequence[Outcome], keep: Callable[[Ask], bool] = lambda ask: True) -> float:
+    """The share of those kept that were answered in time."""
+    kept = [o for o in outcomes if keep(o.ask)]
+    return sum(o.in_time for o in kept) / len(kept)

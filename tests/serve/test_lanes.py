@@ -1,0 +1,70 @@
+"""The queue of one model: sorted by due time in each class, counted, and which level may answer whom."""
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.serve.simulated import VirtualLoop
+from tradewind.serve.caller import Caller
+from tradewind.serve.jobs import Job, Prepared
+from tradewind.serve.lanes import Instant, Lane, Level
+from tradewind.serve.profile import Profile
+
+
+def in_loop(scenario) -> None:
+    """Jobs belong to a running loop."""
+
+    async def main():
+        scenario()
+
+    with contextlib.closing(VirtualLoop()) as loop:
+        loop.run_until_complete(main())
+
+
+def lane(*most: int, instant: bool = False, classes: int = 1) -> Lane:
+    levels = [Level(f"level{i}", f"p{i}", Profile({1: 1.0}), m) for i, m in enumerate(most or (10,))]
+    return Lane("m", levels, classes, instant=Instant("list", lambda prepared: {}) if instant else None)
+
+
+def job(due_s: float, rows: int = 1, rank: int = 0) -> Job:
+    return Job(Prepared({}, rows, "key"), due_s, 0.0, Caller("t", rank))
+
+
+@given(
+    asked=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 2)), min_size=1, max_size=30), data=st.data()
+)
+def test_each_class_stays_sorted_and_counts_its_rows(asked, data):
+    """Earliest due first, rows counted through adding, taking and leaving."""
+
+    def scenario():
+        made = lane(classes=3)
+        jobs = [job(float(at), at % 3 + 1, rank) for at, rank in asked]
+        for one in jobs:
+            made.add(one)
+        for rank, queue in enumerate(made.queues):
+            assert [j.due_s for j in queue] == sorted(float(at) for at, r in asked if r == rank)
+        at, order = data.draw(st.integers(0, 21)), data.draw(st.permutations(range(3)))
+        before = sum(j.rows for j in jobs if j.rank == order[0] or (j.rank == order[1] and j.due_s <= at))
+        assert made.rows_before(order[1], at, order) == before
+        assert [j.rank for j in made.in_order(order)] == sorted(
+            (j.rank for j in jobs), key=lambda rank: order.index(rank)
+        )
+        gone = data.draw(st.sets(st.sampled_from(jobs)))
+        assert set(made.remove(gone)) == gone
+        assert made.remove(gone) == []
+        left = [j for j in jobs if j not in gone]
+        assert made.length == len(left)
+        assert made.rows == [sum(j.rows for j in left if j.rank == rank) for rank in range(3)]
+
+    in_loop(scenario)
+
+
+def test_a_level_that_cannot_give_k_items_does_not_answer_who_asks_for_them():
+    """The floor is the cheapest level that is accepted and that is large enough; the popular list is for everyone."""
+    made = lane(500, 200, 100)
+    assert [made.floor(None, k) for k in (None, 10, 100, 101, 200, 201, 500)] == [2, 2, 2, 1, 1, 0, 0]
+    assert made.floor(1, 10) == 1
+    assert made.floor(1, 300) == 0
+    assert lane(500, 200, instant=True).floor(None, 300) == 2
+    assert lane(500, 200, instant=True).floor(1, 300) == 0

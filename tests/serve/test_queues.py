@@ -1,0 +1,123 @@
+"""Several models behind the same workers: whose turn it is, and what a prediction counts."""
+
+import pytest
+
+from tests.serve.test_lanes import in_loop
+from tradewind.serve.audit import EVERY, KEPT, Audits, Sample
+from tradewind.serve.caller import Caller
+from tradewind.serve.jobs import Job, Prepared, Tensor
+from tradewind.serve.lanes import Lane, Level
+from tradewind.serve.profile import Profile
+from tradewind.serve.queues import Queues, Terms, Workers
+from tradewind.serve.smooth import Flow, Smooth
+
+IDLE = Workers(free_at_s=0.0, idle=False, rows_running=0, num_workers=1)
+
+
+def queues(*names: str) -> Queues:
+    """Models that take 10 ms for one row and for ten."""
+    made = Queues(Terms((0.5, 0.3, 0.1), 0.05), 0.0)
+    for name in names:
+        made.lanes[name] = Lane(name, [Level(name, name, Profile({1: 0.010, 10: 0.010}))], 3)
+    return made
+
+
+def job(due_s: float, rank: int = 1, rows: int = 1) -> Job:
+    return Job(Prepared({}, rows, "key"), due_s, 0.0, Caller("t", rank))
+
+
+def test_the_class_counts_before_the_deadline_and_the_deadline_before_the_model():
+    """A high request of one model goes before an earlier normal one of another."""
+
+    def scenario():
+        made = queues("a", "b")
+        made.add(made.lanes["a"], job(0.1))
+        assert made.most_urgent().name == "a"
+        made.add(made.lanes["b"], job(0.05))
+        assert made.most_urgent().name == "b"
+        made.add(made.lanes["a"], job(9.0, rank=0))
+        assert made.most_urgent().name == "a"
+
+    in_loop(scenario)
+
+
+def test_a_prediction_counts_what_runs_before_and_nothing_else():
+    """Classes above and earlier deadlines, of other models too; not what comes after."""
+
+    def scenario():
+        made = queues("a", "b")
+        lane = made.lanes["a"]
+
+        def finish(rank: int) -> float:
+            return made.verdict(lane, job(1.0, rank), IDLE, 0.0).finish_s
+
+        alone = finish(1)
+        made.add(lane, job(0.5, rank=2, rows=10))
+        made.add(lane, job(2.0, rank=1, rows=10))
+        assert finish(1) == alone
+        made.add(lane, job(2.0, rank=0, rows=10))
+        assert finish(1) == pytest.approx(alone + 0.012)
+        assert finish(0) == alone
+        made.add(made.lanes["b"], job(0.5, rank=1, rows=10))
+        assert finish(1) == pytest.approx(alone + 0.012 + 0.010)
+
+    in_loop(scenario)
+
+
+def test_what_the_classes_above_have_asked_for_lately_is_taken_off():
+    """A low request waits longer than what is queued before it says."""
+
+    def scenario():
+        made = queues("a")
+        lane = made.lanes["a"]
+        made.add(lane, job(0.5, rank=2, rows=10))
+        before = made.verdict(lane, job(1.0, 2), IDLE, 0.0).finish_s
+        lane.flows[0].per_s = 500.0  # half of what the model can do
+        after = made.verdict(lane, job(1.0, 2), IDLE, 0.0).finish_s
+        assert after - before == pytest.approx(0.012)
+        assert made.verdict(lane, job(1.0, 0), IDLE, 0.0).finish_s < before
+
+    in_loop(scenario)
+
+
+def test_durations_and_rates_follow_what_is_seen():
+    """A steady value is learned; the bound is above it while it varies."""
+    seen, flow = Smooth(), Flow(0.1)
+    for i in range(200):
+        seen.observe(0.001 * (1 + i % 2))
+        flow.count(5)
+        flow.settle(0.01 * i)
+    assert 0.0015 < seen.bound_s < 0.003
+    assert flow.per_s == pytest.approx(500.0, rel=0.01)
+    flow.settle(3.0)
+    assert flow.per_s < 5.0
+
+
+def test_samples_are_few_small_and_cheap():
+    """One in so many, of one row, no more than are kept, and no more than a hundredth of the time."""
+    lane = Lane("m", [Level("full", "p", Profile({1: 0.01}))])
+
+    def sample(nbytes: int = 8, rows: int = 1) -> Sample:
+        return Sample(
+            lane, "less", Prepared({"x": Tensor("UINT8", (nbytes,), bytes(nbytes))}, rows, "key"), {}
+        )
+
+    audits = Audits()
+    assert audits.due(0.0) is None
+    for _ in range(EVERY * 2 * KEPT):
+        audits.offer(sample(), 10.0)
+    taken = 0
+    while found := audits.due(10.0):
+        audits.begin(found)
+        taken += 1
+    assert taken == KEPT
+    large = Audits()
+    for one in [sample(1 << 20), *[sample()] * (EVERY - 1), sample(rows=2)]:
+        large.offer(one, 10.0)
+    assert large.due(10.0) is None
+    audits.offer(sample(), 10.0)
+    for _ in range(EVERY):
+        audits.offer(sample(), 10.0)
+    audits.spent(0.01)
+    assert audits.due(10.5) is None
+    assert audits.due(12.1) is not None
