@@ -45,7 +45,8 @@ Start = Callable[[str, Settings, Path], Endpoint]
 @contextlib.contextmanager
 def serving(server: str, name: str, settings: Settings) -> Iterator[Endpoint]:
     """A server that answers, until the block ends."""
-    with tempfile.TemporaryDirectory(prefix=f"serve-{server}-") as folder:
+    # A short name: Ray's sockets do not bear a long one.
+    with tempfile.TemporaryDirectory(prefix="tw", dir="/tmp", ignore_cleanup_errors=True) as folder:
         endpoint = SERVERS[server](name, settings, Path(folder))
         try:
             _wait(server, endpoint, Path(folder))
@@ -138,11 +139,10 @@ def bentoml(name: str, settings: Settings, folder: Path) -> Endpoint:
 
 
 def ray_serve(name: str, settings: Settings, folder: Path) -> Endpoint:
-    """Ray Serve: `wait_s` of its batcher. In a folder with a short name: Ray's sockets do not bear a long one."""
+    """Ray Serve: `wait_s` of its batcher."""
     port = free_port()
-    place = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     command = [_python(), str(HERE / "ray_app.py"), name, str(port), str(model.MAX_BATCH)]
-    command += [str(settings.get("wait_s", 0.0)), str(place)]
+    command += [str(settings.get("wait_s", 0.0)), str(folder)]
     env = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_ENABLE_HA_PROXY": "0"}
     return Endpoint(_url(port, ""), RAW, raw(name), _popen(command, folder, PEER | env))
 

@@ -25,6 +25,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     answered_per_s: float
     goodput_per_s: float
     """2xx answers inside the deadline, per second."""
+    p50_ms: float
     p99_ms: float
     failed: int
     """Answers that were not 2xx, and lost connections."""
@@ -62,6 +63,7 @@ class _ClosedLoop:
             concurrency=concurrency,
             answered_per_s=self.latency.count / took_s,
             goodput_per_s=self.good / took_s,
+            p50_ms=self.latency.quantile(0.5),
             p99_ms=self.latency.quantile(0.99),
             failed=self.failed,
         )
