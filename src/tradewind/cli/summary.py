@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from tradewind.cli.output import cell, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
 def summarize(run: "Run", store: "Store") -> dict[str, Any]:
     """A run with its attempts, failures, recoveries, last metrics and ledgers."""
+    from tradewind.diagnose.absence import absences
     from tradewind.diagnose.ledger import newest_s, rank_ledgers, run_ledger
 
     attempts, events = store.attempts(run.id), store.events(run.id)
@@ -23,6 +26,17 @@ def summarize(run: "Run", store: "Store") -> dict[str, Any]:
             {"attempt": e.attempt, "rank": e.rank, "t_s": e.t_s} | e.data
             for e in events
             if e.kind == "failure"
+        ],
+        "interruptions": [
+            *(
+                {"attempt": e.attempt, "what": "host_lost", "t_s": e.t_s} | e.data
+                for e in events
+                if e.kind == "host_lost"
+            ),
+            *(
+                {"what": one.kind, "seconds": one.back_s - one.begin_s} | to_builtins(one)
+                for one in absences(events, attempts)
+            ),
         ],
         "recovered_s": [e.data["seconds"] for e in events if e.kind == "recovered"],
         "metrics": metrics,
@@ -63,12 +77,26 @@ def print_summary(found: dict[str, Any], ledger: bool) -> None:
         for a in found["attempts"]
     ]
     print_table(rows)
+    if found["interruptions"]:
+        print()
+        print_table([interruption(one) for one in found["interruptions"]])
     if found["metrics"]:
         print()
         print_table([{"metric": name, **value} for name, value in found["metrics"].items()])
     if ledger:
         print()
         print_ledger(found["ledger"])
+
+
+def interruption(found: dict[str, Any]) -> dict[str, Any]:
+    """One line of what was done to a run, or to one of its hosts."""
+    why = f"{found['host']}: {found['why']}" if "host" in found else found["why"]
+    return {
+        "interrupted": found["what"],
+        "in attempt": found["attempt"],
+        "away_s": found.get("seconds"),
+        "why": why,
+    }
 
 
 def print_ledger(ledger: dict[str, float]) -> None:
