@@ -16,6 +16,7 @@ from tradewind import names
 from tradewind.errors import ClusterError, SpecError, StoreError
 from tradewind.launch.kubernetes.cluster import Cluster
 from tradewind.launch.kubernetes.context import load_context
+from tradewind.launch.kubernetes.incidents import note_incidents
 from tradewind.launch.kubernetes.place import place_of
 from tradewind.launch.kubernetes.status import refresh, refresh_all, stop
 from tradewind.launch.kubernetes.submit import create, resubmit, submit
@@ -375,9 +376,10 @@ def test_the_role_in_deploy_suffices_and_no_more(
     write(project, {"train.py": "print(2)\n"})
     submit(TWO, on, store, cwd=project)
     assert refresh_all([run], store)[1] == []
+    note_incidents(run, store)
     assert stop(run, store, now=True).state == "stopped"
     with Cluster(load_context(on)) as cluster:
-        for kind in ("Secret", "ServiceAccount", "Event"):
+        for kind in ("Secret", "ServiceAccount", "Service"):
             with pytest.raises(
                 ClusterError, match=r"forbidden.*; ask for the Role in deploy/kubernetes/rbac.yaml"
             ):

@@ -1,6 +1,5 @@
 """Endpoints on a cluster: tried, made or changed as a whole, listed, and taken away."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +13,7 @@ from tradewind.launch.kubernetes.endpoint import endpoint_manifests
 from tradewind.launch.kubernetes.endpoint_request import Endpoint, make_endpoint
 from tradewind.launch.kubernetes.model import find_model
 from tradewind.launch.kubernetes.request import Capabilities
-from tradewind.launch.kubernetes.submit import existing_parts, owned, travel
+from tradewind.launch.kubernetes.submit import owned, travel
 from tradewind.spec import DeploymentSpec
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
     updated: int
     """Replicas of the newest model among them."""
     state: str
-    """`serving`, `updating`, `starting` or `stuck`."""
+    """`serving`, `updating`, `starting`, `stuck` or `draining`."""
     reason: str = ""
 
 
@@ -63,10 +62,21 @@ def work_out(
 
     blobs = blobs or open_blobs()
     model, digest = find_model(spec.model, context, store, blobs, spec.name)
-    if digest:
-        code: Code = travel(digest, blobs, context, None)
-        model = msgspec.structs.replace(model, code=code)
-    return make_endpoint(spec, model, context, capabilities)
+    endpoint = make_endpoint(spec, model, context, capabilities)
+    if not digest:
+        return endpoint
+    code = named_after(endpoint.name, travel(digest, blobs, context, None))
+    return msgspec.structs.replace(endpoint, model=msgspec.structs.replace(model, code=code))
+
+
+def named_after(endpoint: str, code: Code) -> Code:
+    """The same parts under the endpoint's name: they are its own, and go when no replica of it needs them."""
+    names_of = {name: f"{endpoint}-{name.rpartition('-')[2]}" for name in code.names}
+    return msgspec.structs.replace(
+        code,
+        layers=tuple(tuple(names_of[name] for name in layer) for layer in code.layers),
+        parts={names_of[name]: data for name, data in code.parts.items()},
+    )
 
 
 def deploy(spec: DeploymentSpec, on: str, store: "Store", blobs: "Blobs | None" = None) -> str:
@@ -81,23 +91,28 @@ def deploy(spec: DeploymentSpec, on: str, store: "Store", blobs: "Blobs | None" 
         found = cluster.get(APPS, "Deployment", endpoint.name)
         refuse_strangers(found, endpoint)
         objects = endpoint_manifests(endpoint)
-        parts = existing_parts(cluster)
         wanted = objects[-1]
         for manifest in objects:
-            if endpoint.model.code is None or manifest["metadata"]["name"] not in endpoint.model.code.parts:
-                cluster.apply(manifest, dry_run=True)
+            cluster.apply(manifest, dry_run=True)
         # A new one is made paused, so that it may own the rest before the first replica asks for it.
-        owner = found or cluster.apply(wanted | {"spec": wanted["spec"] | {"paused": True}})
+        owner = owner_of(found or cluster.apply(wanted | {"spec": wanted["spec"] | {"paused": True}}))
         try:
             for manifest in objects[:-1]:
-                put(manifest, owner, endpoint, parts, cluster)
+                cluster.apply(owned(manifest, owner))
             cluster.apply(wanted)
         except BaseException:
             if found is None:
                 cluster.delete(APPS, "Deployment", endpoint.name)
             raise
         drop_leftovers(endpoint, objects, cluster)
+        drop_old_packages(endpoint, objects, cluster)
         return endpoint.name
+
+
+def owner_of(found: Object) -> Object:
+    """A reference to the Deployment, for what goes with it."""
+    about = found["metadata"]
+    return {"apiVersion": APPS, "kind": "Deployment", "name": about["name"], "uid": about["uid"]}
 
 
 def refuse_strangers(found: Object | None, endpoint: Endpoint) -> None:
@@ -109,25 +124,6 @@ def refuse_strangers(found: Object | None, endpoint: Endpoint) -> None:
     )
 
 
-def put(
-    manifest: Mapping[str, Any], owner: Object, endpoint: Endpoint, parts: Mapping[str, str], cluster: Cluster
-) -> None:
-    """Make one object, owned by the Deployment; a part of a package may have other owners beside it."""
-    about = owner["metadata"]
-    reference = {"apiVersion": APPS, "kind": "Deployment", "name": about["name"], "uid": about["uid"]}
-    code = endpoint.model.code
-    name = manifest["metadata"]["name"]
-    if code is None or name not in code.parts:
-        cluster.apply(owned(dict(manifest), reference))
-        return
-    manager = f"{names.FIELD_MANAGER}-{endpoint.name}"
-    if name in parts:  # Its uid keeps one that was deleted meanwhile from being made again, empty.
-        about = {"name": name, "uid": parts[name], "ownerReferences": [reference]}
-        cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about}, manager=manager)
-    else:
-        cluster.apply(owned(dict(manifest), reference), manager=manager)
-
-
 def drop_leftovers(endpoint: Endpoint, objects: list[dict[str, Any]], cluster: Cluster) -> None:
     """Take away what an earlier form of the endpoint had and this one does not."""
     kinds = {manifest["kind"] for manifest in objects}
@@ -137,6 +133,19 @@ def drop_leftovers(endpoint: Endpoint, objects: list[dict[str, Any]], cluster: C
     for api_version, kind in removable:
         if kind not in kinds:
             cluster.delete(api_version, kind, endpoint.name)
+
+
+def drop_old_packages(endpoint: Endpoint, objects: list[dict[str, Any]], cluster: Cluster) -> None:
+    """Take away packages that no replica, and none that the Deployment could go back to, is made of."""
+    selector = f"{names.LABEL_ENDPOINT}={endpoint.name}"
+    needed = {manifest["metadata"]["name"] for manifest in objects if manifest["kind"] == "ConfigMap"}
+    for replicas in cluster.list(APPS, "ReplicaSet", selector):
+        for volume in replicas["spec"]["template"]["spec"].get("volumes", ()):
+            sources = volume.get("projected", {}).get("sources", ())
+            needed |= {source["configMap"]["name"] for source in sources if "configMap" in source}
+    for found in cluster.list("v1", "ConfigMap", selector, only_metadata=True):
+        if found["metadata"]["name"] not in needed:
+            cluster.delete("v1", "ConfigMap", found["metadata"]["name"])
 
 
 def endpoints(on: str) -> list[Deployed]:
@@ -155,6 +164,7 @@ def observed(found: Object, on: str) -> Deployed:
     current = status.get("observedGeneration") == about["generation"]
     done = current and ready == updated == wanted == status.get("replicas", 0)
     state = "serving" if done else "stuck" if stuck else "updating" if ready else "starting"
+    state = "draining" if "deletionTimestamp" in about else state
     return Deployed(
         name=about["name"],
         on=on,

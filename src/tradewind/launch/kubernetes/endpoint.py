@@ -1,5 +1,6 @@
 """The objects of an endpoint, as plain data: made from what is asked for alone, the same ones every time."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from tradewind import names
 from tradewind.launch.kubernetes import unpack
 from tradewind.launch.kubernetes.endpoint_request import Endpoint, config_map_name, labels, selector
-from tradewind.launch.kubernetes.manifests import Manifest, part
+from tradewind.launch.kubernetes.manifests import Manifest
 from tradewind.launch.kubernetes.pod import without_empty
 from tradewind.launch.kubernetes.replica import PORT, START_S, pod_spec
 
@@ -16,7 +17,7 @@ from tradewind.launch.kubernetes.replica import PORT, START_S, pod_spec
 def endpoint_manifests(endpoint: Endpoint) -> list[Manifest]:
     """Everything that an endpoint is, in the order in which it can be made, the Deployment last."""
     code = endpoint.model.code
-    found = [config_map(endpoint), *(part(name, data) for name, data in code.parts.items())] if code else []
+    found = [config_map(endpoint), *parts(endpoint)] if code else []
     found += [service(endpoint), disruption_budget(endpoint), network_policy(endpoint)]
     found += optional(endpoint)
     return [*found, deployment(endpoint)]
@@ -50,6 +51,15 @@ def config_map(endpoint: Endpoint) -> Manifest:
     found = head("v1", "ConfigMap", endpoint)
     found["metadata"]["name"] = config_map_name(endpoint)
     return found | {"immutable": True, "data": data}
+
+
+def parts(endpoint: Endpoint) -> Iterator[Manifest]:
+    """What the package's bytes are in."""
+    code = endpoint.model.code
+    for name, data in code.parts.items() if code else ():
+        found = head("v1", "ConfigMap", endpoint)
+        found["metadata"]["name"] = name
+        yield found | {"immutable": True, "binaryData": {name: base64.b64encode(data).decode()}}
 
 
 def service(endpoint: Endpoint) -> Manifest:
