@@ -1,5 +1,8 @@
 """Several hosts: one group of workers over all of them, and what the loss of one costs; in network namespaces."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from tests.agent.fleets import Fleet
 from tests.agent.test_supervise import check_exactly_once
 from tests.agent.training import Finished
 from tests.services.namespaces import Network, network
+from tradewind.names import ExitCode
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +139,31 @@ def test_a_host_that_is_cut_off_is_left_behind_and_taken_back(fleet: Start, host
     assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 1, 2]
     assert "silent" in found.of("host_lost")[0].data["why"]
     check_exactly_once(found)
+
+
+GIVES_UP = """
+import os
+print("no luck with", os.environ["RANK"], flush=True)
+os._exit(7)
+"""
+
+
+def test_a_host_whose_restarts_are_used_up_says_that_no_other_try_is_wanted(tmp_path: Path) -> None:
+    """It ends with 65, not with 1, which whoever started it would take for a reason to try again; its log is there."""
+    spec = {"script": "script.py", "workers": 1, "hosts": 1, "max_restarts": 0}
+    (tmp_path / "run.json").write_text(json.dumps({"id": "gives-up", "name": "fleet", "spec": spec}))
+    (tmp_path / "host" / "code").mkdir(parents=True)
+    (tmp_path / "host" / "code" / "script.py").write_text(GIVES_UP)
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tradewind.agent.fleet",
+        str(tmp_path / "run.json"),
+        str(tmp_path / "host"),
+    ]
+    done = subprocess.run(
+        command, env=training.environment(tmp_path), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == ExitCode.DO_NOT_RETRY, done.stderr
+    assert "[rank0] no luck with 0\n" in done.stdout

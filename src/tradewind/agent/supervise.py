@@ -56,7 +56,12 @@ def supervise(
     Call it from the main thread: it handles SIGINT (stop) and SIGTERM (preempt) by asking the workers to
     checkpoint and end; a second signal ends them at once.
     """
-    store.update_run(job.run, state="running", started_s=time.time(), pid=os.getpid())
+    started_s = (
+        store.run(job.run).started_s or time.time()
+    )  # Not the first agent, where a run is started again.
+    store.update_run(
+        job.run, state="running", started_s=started_s, ended_s=None, exit_code=None, pid=os.getpid()
+    )
     job.control_dir.mkdir(exist_ok=True)
     first = max((a.index for a in store.attempts(job.run)), default=-1) + 1
     with Signals() as signals, standby_of(job) as standby:

@@ -1,5 +1,6 @@
 """What `tradewind show` says about a run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
@@ -7,12 +8,11 @@ from msgspec import to_builtins
 from tradewind.cli.output import cell, print_pairs, print_table
 
 if TYPE_CHECKING:
-    from tradewind.store import Run, Store
+    from tradewind.store import Attempt, Event, Run, Store
 
 
 def summarize(run: "Run", store: "Store") -> dict[str, Any]:
     """A run with its attempts, failures, recoveries, last metrics and ledgers."""
-    from tradewind.diagnose.absence import absences
     from tradewind.diagnose.ledger import newest_s, rank_ledgers, run_ledger
 
     attempts, events = store.attempts(run.id), store.events(run.id)
@@ -27,22 +27,34 @@ def summarize(run: "Run", store: "Store") -> dict[str, Any]:
             for e in events
             if e.kind == "failure"
         ],
-        "interruptions": [
-            *(
-                {"attempt": e.attempt, "what": "host_lost", "t_s": e.t_s} | e.data
-                for e in events
-                if e.kind == "host_lost"
-            ),
-            *(
-                {"what": one.kind, "seconds": one.back_s - one.begin_s} | to_builtins(one)
-                for one in absences(events, attempts)
-            ),
-        ],
+        "interruptions": interruptions(events, attempts),
         "recovered_s": [e.data["seconds"] for e in events if e.kind == "recovered"],
         "metrics": metrics,
         "ledger": run_ledger(events, attempts, created_s=run.created_s, ended_s=ended_s),
         "rank_ledgers": rank_ledgers(events, attempts, created_s=run.created_s, ended_s=ended_s),
     }
+
+
+def interruptions(events: "Sequence[Event]", attempts: "Sequence[Attempt]") -> list[dict[str, Any]]:
+    """What was done to a run or to one of its hosts, in order: hosts lost, nodes under them, and absences."""
+    from tradewind.diagnose.absence import CLUSTER, absences
+
+    lost = [event for event in events if event.kind == "host_lost"]
+    nodes = {
+        e.data.get("host"): e for e in reversed(events) if e.kind == CLUSTER and e.data["what"] == "node_lost"
+    }
+    found = [
+        *({"attempt": e.attempt, "what": "host_lost", "t_s": e.t_s} | e.data for e in lost),
+        *(
+            {"what": "node_lost", "t_s": e.t_s, "host": host, "why": e.data["said"]}
+            for host, e in nodes.items()
+        ),
+        *(
+            {"what": one.kind, "t_s": one.begin_s, "seconds": one.back_s - one.begin_s} | to_builtins(one)
+            for one in absences(events, attempts)
+        ),
+    ]
+    return sorted(found, key=lambda one: one["t_s"])
 
 
 def print_summary(found: dict[str, Any], ledger: bool) -> None:
@@ -93,7 +105,7 @@ def interruption(found: dict[str, Any]) -> dict[str, Any]:
     why = f"{found['host']}: {found['why']}" if "host" in found else found["why"]
     return {
         "interrupted": found["what"],
-        "in attempt": found["attempt"],
+        "in attempt": found.get("attempt"),
         "away_s": found.get("seconds"),
         "why": why,
     }

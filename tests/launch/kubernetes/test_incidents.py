@@ -45,7 +45,10 @@ def test_an_incident_is_dated_and_told_from_its_repetition(
     (found,) = incidents("r", [event])
     about = event["involvedObject"]
     assert (found.kind, found.t_s) == ("cluster", t_s)
-    assert found.data == {"what": what, "said": f"{about['kind']} {about['name']}: so it is", "key": key}
+    named = {"host": "host 0"} if about is POD else {}
+    assert (
+        found.data == {"what": what, "said": f"{about['kind']} {about['name']}: so it is", "key": key} | named
+    )
 
 
 def test_other_events_are_no_incidents() -> None:

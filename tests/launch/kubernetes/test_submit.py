@@ -333,8 +333,10 @@ def test_a_cluster_that_cannot_be_asked_is_named(
 def test_grace_is_what_checkpoints_took(project: Path, store: Store, on: str, seen: Seen) -> None:
     """Pods get the time that the newest run of this name needed for its slowest checkpoint, and some more."""
     store.add_run(Run(id="earlier", name="train", created_s=1.0))
-    for stall_s in (50.0, 8.0):
-        event = Event(run="earlier", attempt=0, t_s=1.0, kind="checkpoint", data={"stall_s": stall_s})
+    for took_s in (50.0, 8.0):
+        event = Event(
+            run="earlier", attempt=0, t_s=1.0, kind="checkpoint", data={"seconds": took_s, "stall_s": 0.0}
+        )
         store.add_events([event])
     submit(TWO, on, store, cwd=project)
     assert seen.pods(2)[0]["spec"]["terminationGracePeriodSeconds"] == 180

@@ -73,7 +73,7 @@ def incidents(run: str, found: Iterable[Object]) -> "Iterator[Event]":
                 attempt=0,
                 t_s=at_s,
                 kind=CLUSTER,
-                data={"what": what, "said": said(event), "key": key(event)},
+                data={"what": what, "said": said(event), "key": key(event)} | host(event),
             )
 
 
@@ -89,6 +89,13 @@ def said(event: Object) -> str:
     """What an Event says, and of what."""
     about = event["involvedObject"]
     return f"{about['kind']} {about['name']}: {event.get('message', '')}".strip(": ")
+
+
+def host(event: Object) -> dict[str, str]:
+    """Which host of the run an Event is about: its Job's pods are named `JOB-INDEX-RANDOM`."""
+    about = event["involvedObject"]
+    index = about["name"].rsplit("-", 2)[-2:-1] if about["kind"] == "Pod" else []
+    return {"host": f"host {index[0]}"} if index and index[0].isdecimal() else {}
 
 
 def key(event: Object) -> str:
