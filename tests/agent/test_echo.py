@@ -1,5 +1,6 @@
 """Workers' output on the agent's own: every line once, after its rank, over attempts."""
 
+import signal
 from pathlib import Path
 
 from tradewind.agent.echo import Echo
@@ -22,3 +23,14 @@ def test_every_line_is_printed_once_after_its_rank(tmp_path: Path) -> None:
         ("rank11", b"three"),
         ("rank11", b"\xff four"),
     ]
+
+
+def test_signals_are_left_to_the_main_thread(tmp_path: Path) -> None:
+    """A SIGTERM that comes while the agent starts must not find a thread that has not blocked it."""
+    blocked: list[set[int]] = []
+    (tmp_path / "attempt0").mkdir()
+    (tmp_path / "attempt0" / "rank0.log").write_bytes(b"one\n")
+    with Echo(tmp_path, lambda *_: blocked.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))):
+        pass
+    assert {signal.SIGTERM, signal.SIGINT} <= blocked[0]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

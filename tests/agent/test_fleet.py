@@ -1,6 +1,7 @@
 """Several hosts: one group of workers over all of them, and what the loss of one costs; in network namespaces."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -138,6 +139,24 @@ def test_a_host_that_is_cut_off_is_left_behind_and_taken_back(fleet: Start, host
     assert found.code == 0, found.output
     assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 1, 2]
     assert "silent" in found.of("host_lost")[0].data["why"]
+    check_exactly_once(found)
+
+
+def test_a_gang_that_is_told_to_end_commits_first(fleet: Start, calm: Finished) -> None:
+    """Every host gets SIGTERM, as when all of them are preempted: that is one wish, and none of them is in a hurry."""
+    running = fleet(PLAN="WAIT=20", EVERY="1000")
+    running.wait_for("step", 2)
+    for agent in running.agents.values():
+        agent.send_signal(signal.SIGTERM)
+    running.wait_for("asked")
+    training.go_on(running.folder)
+    assert {agent.wait(60) for agent in running.agents.values()} == {ExitCode.REQUEUE}, running.said()
+    running.start_all()
+    found = running.finish()
+    assert found.code == 0, found.output
+    (step,) = {event.data["step"] for event in found.of("resume")}
+    assert step >= 20
+    assert found.weights == calm.weights
     check_exactly_once(found)
 
 

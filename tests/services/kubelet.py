@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.services.kube_api import ApiError, KubeApi, Object
+from tests.services.kubelet_logs import FileLog, KubeletLogs
 from tests.services.namespaces import Network
 
 LEASE_S = 2.0
@@ -88,11 +89,14 @@ class Kubelet:
         *,
         gpus: int = 0,
         labels: dict[str, str] | None = None,
+        logs: KubeletLogs | None = None,
     ) -> None:
+        """`logs` serves what its containers print, for all nodes that are given it."""
         self.name = f"{network.names[index]}-{secrets.token_hex(2)}"
         self.address = network.addresses[index]
         self.pods: dict[str, RunningPod] = {}
         """By uid."""
+        self.logs = logs
         self._api, self._folder, self._hosts = api, folder / self.name, hosts
         self._network, self._index = network, index
         self._ending = threading.Event()
@@ -119,7 +123,9 @@ class Kubelet:
             "lastTransitionTime": now,
         }
         status = {"capacity": room, "allocatable": room, "conditions": [ready]}
-        status["addresses"] = [{"type": "InternalIP", "address": self.address}]
+        status["addresses"] = [{"type": "InternalIP", "address": "127.0.0.1" if self.logs else self.address}]
+        if self.logs:  # Where the API server finds them; it is in no node's network.
+            status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self.logs.port}}
         self._api.patch(f"/api/v1/nodes/{self.name}/status", {"status": status})
         lease = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": _now_micro()}
         self._api.create(
@@ -279,11 +285,15 @@ class RunningPod:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
+            process = self._process
+        if self._node.logs:
+            ended = FileLog(self.folder / f"{log}.log", lambda: process.poll() is not None)
+            self._node.logs.logs[self.pod["metadata"]["name"], container["name"], False] = ended
         if log.startswith("9-"):
             self._say(_running(container, "readinessProbe" not in container))
             if "readinessProbe" in container:
-                threading.Thread(target=self._probe, args=(container, self._process), daemon=True).start()
-        code = self._process.wait()
+                threading.Thread(target=self._probe, args=(container, process), daemon=True).start()
+        code = process.wait()
         return 128 - code if code < 0 else code
 
     def _probe(self, container: Object, process: subprocess.Popen[bytes]) -> None:

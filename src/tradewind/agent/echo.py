@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tradewind.agent.journal import LineTail
-from tradewind.agent.watch import FolderWatch
+from tradewind.agent.watch import FolderWatch, held_back
 
 
 def print_line(rank: str, line: bytes) -> None:
@@ -30,7 +30,8 @@ class Echo:
         self._closing, self._close = os.pipe2(os.O_CLOEXEC)
         folder.mkdir(parents=True, exist_ok=True)
         self._thread = threading.Thread(target=self._run, name="echo", daemon=True)
-        self._thread.start()
+        with held_back():  # Signals are for the main thread, which may not listen yet.
+            self._thread.start()
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ import tradewind
 from tests.agent import training
 from tests.agent.training import Finished
 from tests.services.kubelet import Hosts, Kubelet, RunningPod
+from tests.services.kubelet_logs import KubeletLogs
 from tests.services.kubernetes import ControlPlane
 from tests.services.namespaces import Network
 from tradewind.store import Event, Run, open_store
@@ -28,8 +29,10 @@ class Cluster:
         self.plane, self.api, self.folder = plane, plane.api, folder
         self.namespace = plane.new_namespace()
         hosts = Hosts(folder)
+        self._logs = KubeletLogs(plane.folder)
         self.nodes = [
-            Kubelet(plane.api, folder / "nodes", hosts, wires, index, gpus=1) for index in range(nodes)
+            Kubelet(plane.api, folder / "nodes", hosts, wires, index, gpus=1, logs=self._logs)
+            for index in range(nodes)
         ]
         self.volume = folder / "volume"
         (self.volume / "out").mkdir(parents=True)
@@ -138,6 +141,7 @@ class Cluster:
     def close(self) -> None:
         for node in self.nodes:
             node.close()
+        self._logs.stop()
         self.api.delete(f"/api/v1/namespaces/{self.namespace}")
         self.api.delete(f"/api/v1/persistentvolumes/data-{self.namespace}")
 
