@@ -234,6 +234,7 @@ def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
     )
     at_gate(cluster, 6)
     stays, dies = cluster.pod(0), cluster.pod(1)
+    training.wait_until(lambda: "[rank1] at step 6" in dies.log, lambda: dies.log)
     dies.kill()
     cluster.wait_for("host_came", HOSTS)
     cluster.go_on("go6")
