@@ -45,9 +45,12 @@ class Fitted:
 
 
 def fit(
-    split: Split, recipe: Recipe, *, seed: int, folder: pathlib.Path, context: train.Distributed
+    split: Split, recipe: Recipe, *, seed: int, folder: pathlib.Path | None, context: train.Distributed
 ) -> Fitted:
-    """Train until validation NDCG@10 has not improved for `recipe.patience` epochs."""
+    """Train until validation NDCG@10 has not improved for `recipe.patience` epochs.
+
+    Checkpoints lie in `folder`, or where whoever started this keeps those of the run.
+    """
     train.seed_everything(seed)
     started, padding = time.perf_counter(), []
     spans = windows(split, recipe.stride)
@@ -134,10 +137,12 @@ def main() -> None:
     chosen = recipe(flags.model)
     if flags.epochs is not None:
         chosen = chosen.change(epochs=flags.epochs)
+    alone = (
+        names.ENV_RUN_DIR not in os.environ
+    )  # Else the run has a folder for them, which outlives its hosts.
+    folder = flags.out / names.CHECKPOINTS_DIR if alone else None
     with train.distributed() as context:
-        fitted = fit(
-            split, chosen, seed=flags.seed, folder=flags.out / names.CHECKPOINTS_DIR, context=context
-        )
+        fitted = fit(split, chosen, seed=flags.seed, folder=folder, context=context)
         if context.rank == 0:
             outcome.report(fitted, split, chosen, flags)
 

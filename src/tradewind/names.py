@@ -80,6 +80,10 @@ STATUS_BYTES = 32
 
 LABEL_RUN = "tradewind.dev/run"
 """Label of every object of a run on a cluster: the run's id."""
+LABEL_ENDPOINT = "tradewind.dev/endpoint"
+"""Label of every object of an endpoint on a cluster: the endpoint's name."""
+ANNOTATION_MODEL = "tradewind.dev/model"
+"""Annotation of an endpoint's Deployment and pods: what they serve, as `recommender@3`."""
 LABEL_CODE = "tradewind.dev/code"
 """Label of ConfigMaps that hold a part of some runs' code: the format of that part."""
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"

@@ -1,5 +1,9 @@
 """Several hosts: one group of workers over all of them, and what the loss of one costs; in network namespaces."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from tests.agent.fleets import Fleet
 from tests.agent.test_supervise import check_exactly_once
 from tests.agent.training import Finished
 from tests.services.namespaces import Network, network
+from tradewind.names import ExitCode
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +140,49 @@ def test_a_host_that_is_cut_off_is_left_behind_and_taken_back(fleet: Start, host
     assert [event.data["workers"] for event in found.of("attempt_started")] == [2, 1, 2]
     assert "silent" in found.of("host_lost")[0].data["why"]
     check_exactly_once(found)
+
+
+def test_a_gang_that_is_told_to_end_commits_first(fleet: Start, calm: Finished) -> None:
+    """Every host gets SIGTERM, as when all of them are preempted: that is one wish, and none of them is in a hurry."""
+    running = fleet(PLAN="WAIT=20", EVERY="1000")
+    running.wait_for("step", 2)
+    for agent in running.agents.values():
+        agent.send_signal(signal.SIGTERM)
+    running.wait_for("asked")
+    training.go_on(running.folder)
+    assert {agent.wait(60) for agent in running.agents.values()} == {ExitCode.REQUEUE}, running.said()
+    running.start_all()
+    found = running.finish()
+    assert found.code == 0, found.output
+    (step,) = {event.data["step"] for event in found.of("resume")}
+    assert step >= 20
+    assert found.weights == calm.weights
+    check_exactly_once(found)
+
+
+GIVES_UP = """
+import os
+print("no luck with", os.environ["RANK"], flush=True)
+os._exit(7)
+"""
+
+
+def test_a_host_whose_restarts_are_used_up_says_that_no_other_try_is_wanted(tmp_path: Path) -> None:
+    """It ends with 65, not with 1, which whoever started it would take for a reason to try again; its log is there."""
+    spec = {"script": "script.py", "workers": 1, "hosts": 1, "max_restarts": 0}
+    (tmp_path / "run.json").write_text(json.dumps({"id": "gives-up", "name": "fleet", "spec": spec}))
+    (tmp_path / "host" / "code").mkdir(parents=True)
+    (tmp_path / "host" / "code" / "script.py").write_text(GIVES_UP)
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tradewind.agent.fleet",
+        str(tmp_path / "run.json"),
+        str(tmp_path / "host"),
+    ]
+    done = subprocess.run(
+        command, env=training.environment(tmp_path), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == ExitCode.DO_NOT_RETRY, done.stderr
+    assert "[rank0] no luck with 0\n" in done.stdout

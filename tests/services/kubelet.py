@@ -3,8 +3,8 @@
 It registers a node, keeps its lease, and runs the pods that the scheduler binds to it, each container as a
 process in the node's network namespace and a mount namespace of its own, where the pod's volumes lie at their
 paths. Images are not pulled: what a container names as its command must be on this machine. `runAsUser`,
-read-only root file systems and resource limits are not enforced, probes are not asked, and a container
-is not restarted in place (`restartPolicy: Never`). A pod's address is its node's, and as there is no cluster
+read-only root file systems and resource limits are not enforced, of the probes only readiness is asked (oftener
+than its period says), and a container is not restarted in place. A pod's address is its node's, and as there is no cluster
 DNS the names of pods behind a headless Service are kept in the `/etc/hosts` that all pods see.
 """
 
@@ -24,9 +24,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.services.kube_api import ApiError, KubeApi, Object
+from tests.services.kubelet_logs import FileLog, KubeletLogs
 from tests.services.namespaces import Network
 
 LEASE_S = 2.0
+PROBE_S = 0.2
 _MOUNTS = """
 mount --make-rprivate /
 mount -t tmpfs sources /mnt
@@ -87,11 +89,14 @@ class Kubelet:
         *,
         gpus: int = 0,
         labels: dict[str, str] | None = None,
+        logs: KubeletLogs | None = None,
     ) -> None:
+        """`logs` serves what its containers print, for all nodes that are given it."""
         self.name = f"{network.names[index]}-{secrets.token_hex(2)}"
         self.address = network.addresses[index]
         self.pods: dict[str, RunningPod] = {}
         """By uid."""
+        self.logs = logs
         self._api, self._folder, self._hosts = api, folder / self.name, hosts
         self._network, self._index = network, index
         self._ending = threading.Event()
@@ -118,7 +123,9 @@ class Kubelet:
             "lastTransitionTime": now,
         }
         status = {"capacity": room, "allocatable": room, "conditions": [ready]}
-        status["addresses"] = [{"type": "InternalIP", "address": self.address}]
+        status["addresses"] = [{"type": "InternalIP", "address": "127.0.0.1" if self.logs else self.address}]
+        if self.logs:  # Where the API server finds them; it is in no node's network.
+            status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self.logs.port}}
         self._api.patch(f"/api/v1/nodes/{self.name}/status", {"status": status})
         lease = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": _now_micro()}
         self._api.create(
@@ -164,6 +171,15 @@ class Kubelet:
         sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         shell = ["unshare", "--mount", "sh", "-ec", _MOUNTS, "kubelet"]
         return self._network.command(self._index, *shell, *sources, "--", *targets, "--", cwd, *command)
+
+    def get(self, port: int, path: str) -> int:
+        """The status with which a server on this node answers; 0 when it does not."""
+        try:
+            with self._network.connect(self._index, self.address, port) as made:
+                made.sendall(f"GET {path} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n".encode())
+                return int(made.recv(4096).split(b" ", 2)[1])
+        except (OSError, IndexError, ValueError):
+            return 0
 
     def named(self, name: str) -> None:
         """A pod of this node is known by a name."""
@@ -269,12 +285,29 @@ class RunningPod:
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-        running = {"name": container["name"], "ready": True, "started": True, "restartCount": 0}
-        running |= {"image": container["image"], "imageID": "", "state": {"running": {"startedAt": _now()}}}
+            process = self._process
+        if self._node.logs:
+            ended = FileLog(self.folder / f"{log}.log", lambda: process.poll() is not None)
+            self._node.logs.logs[self.pod["metadata"]["name"], container["name"], False] = ended
         if log.startswith("9-"):
-            self._say({"phase": "Running", "containerStatuses": [running]})
-        code = self._process.wait()
+            self._say(_running(container, "readinessProbe" not in container))
+            if "readinessProbe" in container:
+                threading.Thread(target=self._probe, args=(container, process), daemon=True).start()
+        code = process.wait()
         return 128 - code if code < 0 else code
+
+    def _probe(self, container: Object, process: subprocess.Popen[bytes]) -> None:
+        """Say whether it is ready whenever that changes, for as long as it runs."""
+        get = container["readinessProbe"]["httpGet"]
+        ports = {port.get("name"): port["containerPort"] for port in container.get("ports", ())}
+        was = False
+        while process.poll() is None and not self._lost:
+            ready = self._node.get(ports.get(get["port"], get["port"]), get["path"]) == 200
+            if ready is not was and process.poll() is None:
+                was = ready
+                self._say(_running(container, ready))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PROBE_S)
 
     def _environment(self, container: Object) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -338,7 +371,7 @@ class RunningPod:
         state = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": _now()}}
         status = {"name": container["name"], "ready": False, "started": False, "restartCount": 0}
         status |= {"image": container["image"], "imageID": "", "state": state}
-        self._say({"phase": phase, field: [status]})
+        self._say({"phase": phase, field: [status], "conditions": _conditions(False)})
         self._clean()
         if self._deleted.is_set():
             self._confirm()
@@ -347,8 +380,10 @@ class RunningPod:
         if self._lost:
             return
         address = {"podIP": self._node.address, "podIPs": [{"ip": self._node.address}]}
+        # Strategic, so that conditions which others set (`DisruptionTarget`) stay.
+        headers = {"Content-Type": "application/strategic-merge-patch+json"}
         with contextlib.suppress(ApiError):  # It is deleted.
-            self._api.patch(f"{self.path}/status", {"status": address | status})
+            self._api.call("PATCH", f"{self.path}/status", {"status": address | status}, headers=headers)
 
     def _confirm(self) -> None:
         if not self._lost:
@@ -370,11 +405,18 @@ class RunningPod:
         threading.Thread(target=self._end, args=(grace_s,), daemon=True).start()
 
     def _end(self, grace_s: float) -> None:
+        (container,) = self.pod["spec"]["containers"]
+        before_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        self._wait(min(before_s, grace_s))
         self.signal(signal.SIGTERM)
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace_s)
+        self._wait(grace_s - before_s)
         self.kill()
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until its process has ended, or for so long."""
+        if self._process is not None and timeout_s > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
 
     def signal(self, signum: int) -> None:
         """A signal to the container's first process, as the runtime sends it."""
@@ -402,6 +444,19 @@ def _kept(mounts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     needed = dict.fromkeys([pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix), root / "src"])
     hidden = [path for path in needed if any(path.is_relative_to(target) for _, target in mounts)]
     return [(str(path), str(path)) for path in hidden]
+
+
+def _running(container: Object, ready: bool) -> Object:
+    """What is said of a pod whose container runs."""
+    about = {"name": container["name"], "ready": ready, "started": True, "restartCount": 0}
+    about |= {"image": container["image"], "imageID": "", "state": {"running": {"startedAt": _now()}}}
+    return {"phase": "Running", "containerStatuses": [about], "conditions": _conditions(ready)}
+
+
+def _conditions(ready: bool) -> list[Object]:
+    """Whether a pod can be sent requests."""
+    said = {"status": str(ready), "lastTransitionTime": _now()}
+    return [{"type": kind} | said for kind in ("ContainersReady", "Ready")]
 
 
 def _at(tree: Object, path: str) -> Any:

@@ -4,8 +4,9 @@ import http.server
 import pathlib
 import ssl
 import threading
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -38,6 +39,24 @@ class Log:
             yield data
             if over:
                 return
+
+
+class FileLog(Log):
+    """What a process has written into a file."""
+
+    def __init__(self, path: pathlib.Path, has_ended: Callable[[], bool]) -> None:
+        super().__init__()
+        self._path, self._has_ended = path, has_ended
+
+    def read(self, follow: bool) -> Iterator[bytes]:
+        """The output so far, and what comes while it is followed."""
+        with self._path.open("rb") as file:
+            over = False
+            while not over:
+                over = not follow or self.ended or self._has_ended()
+                yield file.read()
+                if not over:
+                    time.sleep(0.05)  # Nobody says that a file grew.
 
 
 class KubeletLogs:

@@ -1,12 +1,17 @@
 """Several hosts on one machine: network namespaces on one switch, whose cables can be pulled."""
 
+import ctypes
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Network:
@@ -55,6 +60,23 @@ class Network:
         """Connect it again."""
         ip("-n", self._switch, "link", "set", f"c{index}", "up")
 
+    def connect(self, index: int, address: str, port: int, timeout_s: float = 5.0) -> socket.socket:
+        """A connection made from a host: a socket stays in the network in which it was made."""
+        with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{self.names[index]}") as there:
+            _enter(there.fileno())
+            try:
+                made = socket.socket()
+            finally:
+                _enter(own.fileno())
+        made.settimeout(timeout_s)
+        try:
+            # Past the guard that keeps tests on loopback: this network is on this machine too.
+            super(socket.socket, made).connect((address, port))
+        except OSError:
+            made.close()
+            raise
+        return made
+
     def command(self, index: int, *command: str) -> list[str]:
         """This command, run on a host."""
         return ["ip", "netns", "exec", self.names[index], *command]
@@ -63,6 +85,12 @@ class Network:
         """Take everything down."""
         for name in (*self.names, self._switch):
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def _enter(namespace: int) -> None:
+    """Take this thread, and no other, into a network namespace."""
+    if _libc.setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns failed")
 
 
 def ip(*args: str) -> None:

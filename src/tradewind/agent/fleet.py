@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tradewind import names
+from tradewind.agent.echo import Echo
 from tradewind.agent.host import LocalHost
 from tradewind.agent.job import Job, job_of
 from tradewind.agent.lock import held
@@ -25,6 +26,7 @@ from tradewind.agent.standby import standby_of
 from tradewind.agent.supervise import supervise
 from tradewind.agent.watch import Signals, held_back
 from tradewind.errors import NotFoundError, SpecError
+from tradewind.names import ExitCode
 from tradewind.store import Run, open_store
 
 _RESOLVE_S = 120.0
@@ -155,12 +157,26 @@ def main(path: str, run_dir: str) -> int:
     """Take this host's part in the run."""
     run = described(Path(path), Path(run_dir).absolute())
     job = job_of(run)
+    with Echo(job.run_dir / names.LOGS_DIR):
+        return as_final(take_part(run, job))
+
+
+def take_part(run: Run, job: Job) -> int:
+    """Lead the run or follow its leader; the exit code with which it ended."""
     if job.hosts == 1:
         return lead(run, job, None)
     fleet = read_fleet(os.environ)
     wait_s = float(os.environ.get(names.ENV_START_DEADLINE, job.host_wait_s))
     job = msgspec.structs.replace(job, host=fleet.index, host_wait_s=wait_s)
     return lead(run, job, fleet) if fleet.leads else follow(job, fleet)
+
+
+def as_final(exit_code: int) -> int:
+    """What a host says whose run has failed: all restarts are used up, so whoever started it need not try again.
+
+    A host that ends otherwise than by the run's end (a crash, no leader) never comes here: it may be tried again.
+    """
+    return ExitCode.DO_NOT_RETRY if exit_code == ExitCode.FAILED else exit_code
 
 
 if __name__ == "__main__":

@@ -56,7 +56,12 @@ def supervise(
     Call it from the main thread: it handles SIGINT (stop) and SIGTERM (preempt) by asking the workers to
     checkpoint and end; a second signal ends them at once.
     """
-    store.update_run(job.run, state="running", started_s=time.time(), pid=os.getpid())
+    started_s = (
+        store.run(job.run).started_s or time.time()
+    )  # Not the first agent, where a run is started again.
+    store.update_run(
+        job.run, state="running", started_s=started_s, ended_s=None, exit_code=None, pid=os.getpid()
+    )
     job.control_dir.mkdir(exist_ok=True)
     first = max((a.index for a in store.attempts(job.run)), default=-1) + 1
     with Signals() as signals, standby_of(job) as standby:
@@ -87,6 +92,7 @@ class Supervisor:
         self._judge = Judge(job)
         self._tails: list[JournalTail] = []
         self._asked: str | None = None
+        self._told_before = False
         self._wanted = job.workers
         self._enough: int | None = None
         """Workers with which the next attempt may begin; None for all that are wanted."""
@@ -307,18 +313,26 @@ class Supervisor:
         self.recorder.event("hang_evidence", data={"host": host.name} | evidence)
 
     def asked(self, signum: int) -> None:
-        """Another host was told to end: the run commits everywhere and ends, to be started again."""
-        self._told([signum])
+        """Another host was told to end: the run commits everywhere and ends, to be started again.
+
+        Where a whole gang is told, every host says so; only one that is told twice is in a hurry, and it knows itself.
+        """
+        self._ask(signum)
 
     def _told(self, signums: list[int]) -> None:
-        """A signal to the agent: ask the workers to end, or at the second one end them."""
+        """A signal to this agent: ask the workers to end, or at the second one end them."""
         for signum in signums:
-            if self._asked:
+            if self._told_before:
                 self._kill_at = time.monotonic()
-            else:
-                self._asked = "stop" if signum == signal.SIGINT else "preempt"
-                self.recorder.event("asked", data={"to": self._asked})
-                self.recorder.progress.state = "stopping"
+            self._told_before = True
+            self._ask(signum)
+
+    def _ask(self, signum: int) -> None:
+        """Ask the workers of all hosts to end, once."""
+        if self._asked is None:
+            self._asked = "stop" if signum == signal.SIGINT else "preempt"
+            self.recorder.event("asked", data={"to": self._asked})
+            self.recorder.progress.state = "stopping"
 
     def _decide(self) -> Decision:
         if self.group.is_over:

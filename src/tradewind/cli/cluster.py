@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tradewind.cli.output import Output, emit
 from tradewind.cli.runs import Passed, read_spec, row
-from tradewind.errors import SpecError
+from tradewind.errors import SpecError, TradewindError
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def render(
     gpus: int | None = None,
     image: str | None = None,
 ) -> int:
-    """Print the manifests of a run as YAML, code included, without asking a cluster.
+    """Print the manifests of a run or an endpoint as YAML, code included, without asking a cluster.
 
     Parameters
     ----------
     script
-        A Python script, or a YAML file that holds a RunSpec.
+        A Python script, or a YAML file that holds a RunSpec, or a DeploymentSpec (it has a `model`).
     args
         Arguments of the script, after `--`.
     target
@@ -45,6 +46,14 @@ def render(
     """
     from tradewind.launch.kubernetes.preview import rendered, to_yaml
 
+    if is_endpoint(script):
+        from tradewind.launch.kubernetes.deploy import rendered_endpoint
+        from tradewind.spec import DeploymentSpec, load_yaml
+        from tradewind.store import open_store
+
+        with open_store() as store:
+            print(to_yaml(rendered_endpoint(load_yaml(Path(script), DeploymentSpec), on, store)), end="")
+        return ExitCode.OK
     spec = read_spec(
         script,
         args,
@@ -62,6 +71,19 @@ def render(
         return ExitCode.OK
     print(to_yaml(rendered(spec, target, on)), end="")
     return ExitCode.OK
+
+
+def is_endpoint(script: str) -> bool:
+    """Whether a file says which model to serve, rather than what to run."""
+    if not script.endswith((".yaml", ".yml")):
+        return False
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(script).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False  # Whoever reads it as a RunSpec says what is wrong with it.
+    return isinstance(found, dict) and "model" in found
 
 
 def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
@@ -131,12 +153,23 @@ def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
         )
         raise
     run = refresh(run, store)
+    remember(run, store)
     if output == "json":
         emit(row(run, time.time()), output)
     else:
         reason = next((a.reason for a in reversed(store.attempts(run.id)) if a.reason), "")
         print(f"run {run.id}: {run.state}" + (f": {reason}" if reason else ""), file=sys.stderr)
     return ExitCode.FAILED if run.exit_code is None else run.exit_code
+
+
+def remember(run: "Run", store: "Store") -> None:
+    """Keep what the cluster says it did to a run; what it does not say is missing from the ledger only."""
+    from tradewind.launch.kubernetes.incidents import note_incidents
+
+    try:
+        note_incidents(run, store)
+    except TradewindError as error:
+        print(f"tradewind: what the cluster did to the run is not known: {error}", file=sys.stderr)
 
 
 def logs_on(run: "Run", store: "Store", *, follow: bool, rank: int | None, attempt: int | None) -> int:

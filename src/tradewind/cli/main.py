@@ -29,6 +29,9 @@ COMMANDS = {
     "models": ("models:models", "List model versions and their aliases."),
     "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),
     "serve": ("serve:serve", "Serve a model inside a latency budget."),
+    "deploy": ("deploy:deploy", "Serve a model on a cluster, or change what is served there."),
+    "endpoints": ("deploy:endpoints", "List the endpoints of a cluster."),
+    "undeploy": ("deploy:undeploy", "Take an endpoint away from a cluster."),
     "load": ("load:load", "Offer open-loop load to an endpoint and measure goodput."),
     "report": ("load:report", "Write one self-contained HTML page about a run."),
     "doctor": ("load:doctor", "Check this machine for what Tradewind needs."),
@@ -69,7 +72,7 @@ def build_app() -> "App":
 def overview() -> str:
     """What `tradewind --help` prints: from the table alone, so that it costs one interpreter start."""
     return USAGE.format(
-        commands="\n".join(f"  {name:<8}  {summary}" for name, (_, summary) in COMMANDS.items())
+        commands="\n".join(f"  {name:<9}  {summary}" for name, (_, summary) in COMMANDS.items())
     )
 
 

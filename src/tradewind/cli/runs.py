@@ -159,7 +159,12 @@ def show(run: str, *, ledger: bool = False, output: OutputFlag = "table") -> int
     from tradewind.store import open_store
 
     with open_store() as store:
-        found = summarize(up_to_date([store.run(run)], store)[0], store)
+        run_now = up_to_date([store.run(run)], store)[0]
+        if on_cluster(run_now):
+            from tradewind.cli.cluster import remember
+
+            remember(run_now, store)
+        found = summarize(run_now, store)
     if output == "json":
         emit(found, output)
     else:

@@ -1,11 +1,14 @@
 """What `tradewind show` says about a run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
 
 from tradewind.cli.output import cell, print_pairs, print_table
 
 if TYPE_CHECKING:
-    from tradewind.store import Run, Store
+    from tradewind.store import Attempt, Event, Run, Store
 
 
 def summarize(run: "Run", store: "Store") -> dict[str, Any]:
@@ -24,11 +27,34 @@ def summarize(run: "Run", store: "Store") -> dict[str, Any]:
             for e in events
             if e.kind == "failure"
         ],
+        "interruptions": interruptions(events, attempts),
         "recovered_s": [e.data["seconds"] for e in events if e.kind == "recovered"],
         "metrics": metrics,
         "ledger": run_ledger(events, attempts, created_s=run.created_s, ended_s=ended_s),
         "rank_ledgers": rank_ledgers(events, attempts, created_s=run.created_s, ended_s=ended_s),
     }
+
+
+def interruptions(events: "Sequence[Event]", attempts: "Sequence[Attempt]") -> list[dict[str, Any]]:
+    """What was done to a run or to one of its hosts, in order: hosts lost, nodes under them, and absences."""
+    from tradewind.diagnose.absence import CLUSTER, absences
+
+    lost = [event for event in events if event.kind == "host_lost"]
+    nodes = {
+        e.data.get("host"): e for e in reversed(events) if e.kind == CLUSTER and e.data["what"] == "node_lost"
+    }
+    found = [
+        *({"attempt": e.attempt, "what": "host_lost", "t_s": e.t_s} | e.data for e in lost),
+        *(
+            {"what": "node_lost", "t_s": e.t_s, "host": host, "why": e.data["said"]}
+            for host, e in nodes.items()
+        ),
+        *(
+            {"what": one.kind, "t_s": one.begin_s, "seconds": one.back_s - one.begin_s} | to_builtins(one)
+            for one in absences(events, attempts)
+        ),
+    ]
+    return sorted(found, key=lambda one: one["t_s"])
 
 
 def print_summary(found: dict[str, Any], ledger: bool) -> None:
@@ -63,12 +89,26 @@ def print_summary(found: dict[str, Any], ledger: bool) -> None:
         for a in found["attempts"]
     ]
     print_table(rows)
+    if found["interruptions"]:
+        print()
+        print_table([interruption(one) for one in found["interruptions"]])
     if found["metrics"]:
         print()
         print_table([{"metric": name, **value} for name, value in found["metrics"].items()])
     if ledger:
         print()
         print_ledger(found["ledger"])
+
+
+def interruption(found: dict[str, Any]) -> dict[str, Any]:
+    """One line of what was done to a run, or to one of its hosts."""
+    why = f"{found['host']}: {found['why']}" if "host" in found else found["why"]
+    return {
+        "interrupted": found["what"],
+        "in attempt": found.get("attempt"),
+        "away_s": found.get("seconds"),
+        "why": why,
+    }
 
 
 def print_ledger(ledger: dict[str, float]) -> None:

@@ -28,6 +28,9 @@ COLOURS = {
     "detection": "c-detection",
     "restart": "c-restart",
     "pending": "c-pending",
+    "preempted": "c-pending",
+    "suspended": "c-pending",
+    "evicted": "c-pending",
     "other": "c-other",
 }
 MEANINGS = {
@@ -40,7 +43,10 @@ MEANINGS = {
     "startup": "from process start to the first step",
     "detection": "from the failure until it was noticed",
     "restart": "stopping survivors, starting replacements",
-    "pending": "from submission to the first attempt",
+    "pending": "from submission to the first attempt, or waiting to be started again",
+    "preempted": "hosts given to a run of higher priority, until they were there again",
+    "suspended": "put aside by a queue, until its hosts were there again",
+    "evicted": "hosts taken by the cluster, until they were there again",
     "other": "not attributed to any of these",
 }
 _STATES = {"succeeded": "c-compute", "failed": "c-restart", "running": "c-communication"}

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
+from tradewind.diagnose.absence import Absence, absences
+
 BUCKETS = (
     "compute",
     "communication",
@@ -20,6 +22,9 @@ BUCKETS = (
     "detection",
     "restart",
     "pending",
+    "preempted",
+    "suspended",
+    "evicted",
     "other",
 )
 STEADY = ("compute", "communication", "data_wait")
@@ -103,13 +108,27 @@ def rank_ledger(
     ledger: Ledger = dict.fromkeys(BUCKETS, 0.0)
     ledger["pending"] = edges[1] - edges[0]
     reached = 0
+    away = {absence.attempt: absence for absence in absences(events, attempts)}
     for attempt, (begin, end) in zip(attempts, pairwise(edges[1:]), strict=True):
         mine = [e for e in events if e.attempt == attempt.index]
         afterwards = "other" if attempt is attempts[-1] else "restart"
-        for name, seconds in attempt_ledger(mine, rank, begin, end, reached, afterwards).items():
+        absence = away.get(attempt.index)
+        there_s = end if absence is None else min(max(absence.begin_s, begin), end)
+        for name, seconds in attempt_ledger(mine, rank, begin, there_s, reached, afterwards).items():
             ledger[name] += seconds
+        if absence is not None:
+            for name, seconds in absence_ledger(absence, there_s, end).items():
+                ledger[name] += seconds
         reached = max([reached, *(int(e.data["step"]) for e in steps_of(mine, rank))])
     return ledger
+
+
+def absence_ledger(absence: Absence, begin: float, end: float) -> Ledger:
+    """The time in `[begin, end]` of a run that was away: until an agent was back, and until all of them were."""
+    walk = Walk(begin, end)
+    walk.until(absence.back_s, absence.kind)
+    walk.until(end, "restart")
+    return walk.found
 
 
 def attempt_ledger(

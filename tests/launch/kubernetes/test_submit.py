@@ -16,6 +16,7 @@ from tradewind import names
 from tradewind.errors import ClusterError, SpecError, StoreError
 from tradewind.launch.kubernetes.cluster import Cluster
 from tradewind.launch.kubernetes.context import load_context
+from tradewind.launch.kubernetes.incidents import note_incidents
 from tradewind.launch.kubernetes.place import place_of
 from tradewind.launch.kubernetes.status import refresh, refresh_all, stop
 from tradewind.launch.kubernetes.submit import create, resubmit, submit
@@ -332,8 +333,10 @@ def test_a_cluster_that_cannot_be_asked_is_named(
 def test_grace_is_what_checkpoints_took(project: Path, store: Store, on: str, seen: Seen) -> None:
     """Pods get the time that the newest run of this name needed for its slowest checkpoint, and some more."""
     store.add_run(Run(id="earlier", name="train", created_s=1.0))
-    for stall_s in (50.0, 8.0):
-        event = Event(run="earlier", attempt=0, t_s=1.0, kind="checkpoint", data={"stall_s": stall_s})
+    for took_s in (50.0, 8.0):
+        event = Event(
+            run="earlier", attempt=0, t_s=1.0, kind="checkpoint", data={"seconds": took_s, "stall_s": 0.0}
+        )
         store.add_events([event])
     submit(TWO, on, store, cwd=project)
     assert seen.pods(2)[0]["spec"]["terminationGracePeriodSeconds"] == 180
@@ -375,9 +378,10 @@ def test_the_role_in_deploy_suffices_and_no_more(
     write(project, {"train.py": "print(2)\n"})
     submit(TWO, on, store, cwd=project)
     assert refresh_all([run], store)[1] == []
+    note_incidents(run, store)
     assert stop(run, store, now=True).state == "stopped"
     with Cluster(load_context(on)) as cluster:
-        for kind in ("Secret", "ServiceAccount", "Event"):
+        for kind in ("Secret", "ServiceAccount", "Service"):
             with pytest.raises(
                 ClusterError, match=r"forbidden.*; ask for the Role in deploy/kubernetes/rbac.yaml"
             ):

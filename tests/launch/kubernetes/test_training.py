@@ -1,29 +1,27 @@
 """Runs on a real control plane, trained to their end by real processes on the nodes of tests/services/kubelet.py."""
 
 import json
-import os
 import pathlib
+import shutil
 import signal
-import sys
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-import tradewind
 from tests.agent import training
 from tests.agent.test_supervise import check_exactly_once
 from tests.agent.training import Finished
-from tests.services.kubelet import Hosts, Kubelet, RunningPod
+from tests.launch.kubernetes.nodes import Cluster
 from tests.services.kubernetes import ControlPlane, Options, control_plane
 from tests.services.namespaces import Network, network
 from tradewind.cli.main import invoke
-from tradewind.store import Event, open_store
 
 pytestmark = pytest.mark.slow
-NODES = 3
-TOLERATION = {"operator": "Exists", "effect": "NoExecute", "seconds": 1}
+NODES = 4
+RECIPES = pathlib.Path(__file__).parents[3] / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -40,195 +38,270 @@ def wires() -> Iterator[Network]:
         yield built
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """An undisturbed run of two workers on this machine."""
-    found = training.run(tmp_path_factory.mktemp("calm"), 2)
-    assert found.code == 0, found.output
-    return found
-
-
-class Cluster:
-    """Nodes, a namespace with a volume, and the runs that are submitted to it."""
-
-    def __init__(self, plane: ControlPlane, wires: Network, folder: pathlib.Path) -> None:
-        self.plane, self.api, self.folder = plane, plane.api, folder
-        self.namespace = plane.new_namespace()
-        hosts = Hosts(folder)
-        self.nodes = [
-            Kubelet(plane.api, folder / "nodes", hosts, wires, index, gpus=1) for index in range(NODES)
-        ]
-        self.volume = folder / "volume"
-        (self.volume / "out").mkdir(parents=True)
-        self._claim()
-        self.jobs = f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
-        self._pods = f"/api/v1/namespaces/{self.namespace}/pods"
-
-    def _claim(self) -> None:
-        """A volume that all nodes have: a folder of this machine."""
-        name = f"data-{self.namespace}"
-        common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-        volume = {"capacity": {"storage": "1Gi"}, "hostPath": {"path": str(self.volume)}} | common
-        head = {"apiVersion": "v1", "metadata": {"name": name}}
-        self.api.create(head | {"kind": "PersistentVolume", "spec": volume})
-        asked = {"volumeName": name, "resources": {"requests": {"storage": "1Gi"}}} | common
-        meta = {"metadata": {"name": "data"}}
-        self.api.create(head | meta | {"kind": "PersistentVolumeClaim", "spec": asked}, self.namespace)
-
-    def submit(self, **env: str) -> None:
-        """`tradewind run --on k8s` of the training script over two hosts with a GPU each."""
-        known = {
-            "PYTHONPATH": str(pathlib.Path(tradewind.__file__).parents[1]),
-            "TRADEWIND_STORE": f"sqlite:///{self.volume}/store.db",
-            "OUT": str(self.volume / "out"),
-            "OMP_NUM_THREADS": "1",
-        }
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "env"}, "stringData": known | env}
-        self.api.create(body, self.namespace)
-        context = {
-            "kubeconfig": str(self.plane.kubeconfig),
-            "namespace": self.namespace,
-            "placement": {"image": "this-machine", "tolerations": [TOLERATION]},
-            "volumes": [{"claim": "data", "path": str(self.volume)}],
-            "run_root": str(self.volume / "runs"),
-            "secrets": ["env"],
-            "python": sys.executable,
-        }
-        contexts = pathlib.Path(os.environ["TRADEWIND_HOME"], "contexts")
-        contexts.mkdir(parents=True)
-        (contexts / "k8s.yaml").write_text(yaml.safe_dump(context))
-        pathlib.Path("script.py").write_text(training.SCRIPT)
-        words = ["run", "script.py", "--on", "k8s", "--hosts", "2", "--workers", "2", "--gpus", "1"]
-        assert invoke([*words, "--detach"]) == 0
-
-    def running(self) -> list[RunningPod]:
-        """Pods that have not ended, wherever they are."""
-        return [pod for node in self.nodes for pod in node.pods.values() if pod.alive]
-
-    def pod(self, index: int) -> RunningPod:
-        """The pod of a host of the run."""
-        key = "batch.kubernetes.io/job-completion-index"
-        (found,) = [p for p in self.running() if p.pod["metadata"]["annotations"][key] == str(index)]
-        return found
-
-    def node_of(self, pod: RunningPod) -> Kubelet:
-        return next(node for node in self.nodes if pod in node.pods.values())
-
-    def events(self, kind: str) -> list[Event]:
-        """What the run's leader recorded so far."""
-        if not (self.volume / "store.db").exists():
-            return []
-        with open_store(f"sqlite:///{self.volume}/store.db") as store:
-            return [event for run in store.runs() for event in store.events(run.id, kind=kind)]
-
-    def wait_for(self, kind: str, count: int = 1) -> None:
-        """Return once so many events of a kind were recorded."""
-        training.wait_until(
-            lambda: len(self.events(kind)) >= count,
-            lambda: f"fewer than {count} of {kind}\n{self.said()}",
-            limit_s=60,
-        )
-
-    def go_on(self) -> None:
-        """Let the step at which workers WAIT begin."""
-        (self.volume / "out" / "go").touch()
-
-    def finish(self) -> Finished:
-        """Wait until the Job is complete."""
-        try:
-            self.plane.api.wait(self.jobs, lambda jobs: jobs and is_over(jobs[0]), timeout_s=150)
-        except TimeoutError as error:
-            raise AssertionError(f"{error}\n{self.said()}") from None
-        (job,) = self.api.items(self.jobs)
-        code = 0 if job["status"].get("succeeded") == 2 else 1
-        with open_store(f"sqlite:///{self.volume}/store.db") as store:
-            (run,) = store.runs()
-            return Finished(code, self.said(), run, list(store.events(run.id)), self.volume / "out")
-
-    def said(self) -> str:
-        """What is there, and what pods printed."""
-        pods = [json.dumps(pod["status"]) for pod in self.api.items(self._pods)]
-        logs = [
-            f"--- {p.pod['metadata']['name']} on {node.name}\n{p.log}"
-            for node in self.nodes
-            for p in node.pods.values()
-        ]
-        return "\n".join([*pods, *logs])
-
-    def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-        self.api.delete(f"/api/v1/namespaces/{self.namespace}")
-        self.api.delete(f"/api/v1/persistentvolumes/data-{self.namespace}")
-
-
-def is_over(job: dict[str, Any]) -> bool:
-    """Whether a Job has come to its end."""
-    conditions = job.get("status", {}).get("conditions", ())
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
-
-
 @pytest.fixture
 def cluster(
     plane: ControlPlane, wires: Network, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Cluster]:
-    """Three nodes, in a project of its own."""
+    """Four nodes, in a project of its own; the command line and the pods have one store."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path / "home"))
-    for name in ("TRADEWIND_STORE", "TRADEWIND_BLOBS"):
-        monkeypatch.delenv(name, raising=False)
-    built = Cluster(plane, wires, tmp_path)
+    monkeypatch.delenv("TRADEWIND_BLOBS", raising=False)
+    built = Cluster(plane, wires, tmp_path, NODES)
+    monkeypatch.setenv("TRADEWIND_STORE", built.store)
     yield built
     built.close()
 
 
-def check(found: Finished, calm: Finished) -> None:
-    """It ended well, with the weights and the samples of an undisturbed run."""
+def submit(*words: str) -> str:
+    """`tradewind run ... --on k8s --detach`; the id of the run."""
+    assert invoke(["run", *words[:1], "--on", "k8s", "--detach", *words[1:]]) == 0
+    return newest()
+
+
+def newest() -> str:
+    from tradewind.store import open_store
+
+    with open_store() as store:
+        return store.runs()[0].id
+
+
+def test_a_pod_that_is_evicted_commits_first(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    """A deleted pod gets its grace: all hosts commit the same step and ask to be run again, and nothing is redone."""
+    cluster.configure({"PLAN": "SLOW=0.2", "EVERY": "1000"})
+    pathlib.Path("script.py").write_text(training.SCRIPT)
+    run = submit("script.py", "--hosts", "2", "--workers", "2", "--gpus", "1")
+    cluster.wait_for("step", 2)
+    name = cluster.pod(1).pod["metadata"]["name"]
+    cluster.api.delete(f"/api/v1/namespaces/{cluster.namespace}/pods/{name}")
+    found = cluster.finish(run)
+    calm = training.run(tmp_path / "calm", 2)
+    assert calm.code == 0, calm.output
     assert found.code == 0, found.output
     assert found.weights == calm.weights
     check_exactly_once(found)
-
-
-def test_a_killed_pod_is_replaced_alone(cluster: Cluster, calm: Finished) -> None:
-    """The host that stayed keeps its pod and waits; the Job makes the other anew, and training goes on bitwise."""
-    cluster.submit(PLAN="WAIT=20", EVERY="4")
-    cluster.wait_for("checkpoint")
-    stays, dies = cluster.pod(0), cluster.pod(1)
-    dies.kill()
-    cluster.wait_for("host_lost")
-    cluster.wait_for("host_came", 2)
-    cluster.go_on()
-    check(cluster.finish(), calm)
-    assert stays.exit_code == 0
-    assert dies.exit_code == -signal.SIGKILL
-
-
-def test_a_lost_node_is_left_for_another(cluster: Cluster, calm: Finished) -> None:
-    """When a node and its pod are gone the pod is made on another node, and finds the group that waits for it."""
-    cluster.submit(PLAN="WAIT=20", EVERY="4")
-    cluster.wait_for("checkpoint")
-    lost = cluster.node_of(cluster.pod(1))
-    lost.lose()
-    taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
-    # As whoever has seen that the machine is off says it; without that word nobody may take its pods for gone.
-    cluster.api.patch(f"/api/v1/nodes/{lost.name}", {"spec": {"taints": [taint]}})
-    cluster.wait_for("host_came", 2)
-    assert cluster.node_of(cluster.pod(1)) is not lost
-    cluster.go_on()
-    check(cluster.finish(), calm)
-
-
-def test_a_pod_that_is_evicted_commits_first(cluster: Cluster, calm: Finished) -> None:
-    """A deleted pod gets its grace: all hosts commit the same step and ask to be run again, and nothing is redone."""
-    cluster.submit(PLAN="SLOW=0.2", EVERY="1000")
-    cluster.wait_for("step", 2)
-    cluster.api.delete(
-        f"/api/v1/namespaces/{cluster.namespace}/pods/{cluster.pod(1).pod['metadata']['name']}"
-    )
-    found = cluster.finish()
-    check(found, calm)
     assert found.of("asked")
     stopped = [event.data["step"] for event in found.of("resume")]
     assert stopped
     assert len(set(stopped)) == 1
+
+
+GATES = (6, 12, 18, 24)
+"""Steps whose body waits for the test, unless its worker is told to leave."""
+NOTED = (
+    f"GATES = {GATES}\n"
+    + """
+import os, pathlib, time
+from recipes.recommender import train as recipe
+from tradewind import train
+
+OUT = pathlib.Path(os.environ["OUT"])
+
+# A worker that goes on in place runs this again, in the same process.
+Plain = getattr(train.Loop, "plain", train.Loop)
+
+class Noted(Plain):
+    '''What the loop hands out is written down; the recipe is as it is.'''
+
+    plain = Plain
+
+    def __init__(self, **given):
+        super().__init__(**given, max_recompute=1)
+
+    def __iter__(self):
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        for rows in super().__iter__():
+            step = self.step + 1
+            if step in GATES:
+                print("at step", step, flush=True)
+                (OUT / f"at{step}.{rank}").touch()
+                while not (OUT / f"go{step}").exists() and not self._preemption.asked:
+                    time.sleep(0.01)
+            yield rows
+            with open(OUT / f"samples.{os.getpid()}", "a") as out:
+                out.write(f"{step} {world} {rank} {' '.join(map(str, rows.tolist()))}\\n")
+
+train.Loop = Noted
+recipe.main()
+"""
+)
+"""The recommender recipe, whose samples can be checked and whose steps can be held."""
+HOSTS = 3
+RECIPE = ("--data", "synthetic:5000", "--model", "sasrec", "--epochs", "3")
+STEPS = 30
+FIRST = """
+import os, pathlib
+print("rank", os.environ["RANK"], "goes first", flush=True)
+"""
+
+
+def recipe_project(folder: pathlib.Path) -> None:
+    """A project with the recipe in it, and the script that notes what it does."""
+    shutil.copytree(RECIPES, folder / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "noted.py").write_text(NOTED)
+
+
+@pytest.fixture
+def calm_recipe(tmp_path: pathlib.Path) -> "subprocess.Popen[str]":
+    """The recipe, undisturbed, with three workers on this machine."""
+    folder = tmp_path / "calm"
+    (folder / "out").mkdir(parents=True)
+    for step in GATES:
+        (folder / "out" / f"go{step}").touch()
+    recipe_project(folder / "project")
+    words = ["run", "noted.py", "--workers", str(HOSTS), "--", *RECIPE, "--out", str(folder / "out")]
+    return subprocess.Popen(
+        [*training.TRADEWIND, *words],
+        cwd=folder / "project",
+        env=training.environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def at_gate(cluster: Cluster, step: int) -> None:
+    """Return once all workers are in the body of this step."""
+    wanted = [cluster.volume / "out" / f"at{step}.{rank}" for rank in range(HOSTS)]
+    training.wait_until(
+        lambda: all(path.exists() for path in wanted), lambda: f"not at {step}\n{cluster.said()}", 90
+    )
+
+
+def lose_a_node(cluster: Cluster, index: int) -> None:
+    """The machine of a host is gone, and whoever has seen that it is off says so."""
+    lost = cluster.node_of(cluster.pod(index))
+    lost.lose()
+    # Without that word nobody may take its pods for gone.
+    taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+    cluster.api.patch(f"/api/v1/nodes/{lost.name}", {"spec": {"taints": [taint]}})
+
+
+def go_first(cluster: Cluster) -> str:
+    """A run of all hosts there are, of a higher priority."""
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
+    cluster.api.apply(urgent | {"value": 1000})
+    pathlib.Path("first.py").write_text(FIRST)
+    spec = {"script": "first.py", "hosts": HOSTS, "workers": HOSTS, "resources": {"gpus": 1}}
+    pathlib.Path("first.yaml").write_text(yaml.safe_dump(spec | {"placement": {"priority_class": "urgent"}}))
+    return submit("first.yaml")
+
+
+def suspend_and_resume(cluster: Cluster, job: str) -> None:
+    """What Kueue does to a Job whose quota is taken back and given again; a stand-in for its controller."""
+    cluster.api.patch(job, {"spec": {"suspend": True}})
+    cluster.api.wait(
+        cluster.jobs,
+        lambda jobs: (
+            any(
+                c["type"] == "Suspended" and c["status"] == "True"
+                for job in jobs
+                for c in job["status"].get("conditions", ())
+            )
+            and not any(job["status"].get("active") for job in jobs)
+        ),
+    )
+    training.wait_until(lambda: not cluster.running(), lambda: f"pods are left\n{cluster.said()}")
+    cluster.api.patch(job, {"spec": {"suspend": False}})
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """What a command prints as JSON."""
+    capsys.readouterr()
+    assert invoke([*words, "-o", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def weights(folder: pathlib.Path) -> dict[str, bytes]:
+    """The trained weights of the recipe's package, by file."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "package" / "weights").iterdir())}
+
+
+@pytest.mark.timeout(400)
+def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
+    cluster: Cluster,
+    calm_recipe: "subprocess.Popen[str]",
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A pod killed, a node lost, a whole gang preempted, a run suspended: bitwise the same weights, and each is named."""
+    cluster.configure({})
+    recipe_project(pathlib.Path())
+    out = cluster.volume / "out"
+    run = submit("noted.py", "--hosts", str(HOSTS), "--gpus", "1", "--", *RECIPE, "--out", str(out))
+    following = subprocess.Popen(
+        [*training.TRADEWIND, "logs", "-f", "--rank", "1", run], stdout=subprocess.PIPE, text=True
+    )
+    at_gate(cluster, 6)
+    stays, dies = cluster.pod(0), cluster.pod(1)
+    training.wait_until(lambda: "[rank1] at step 6" in dies.log, lambda: dies.log)
+    dies.kill()
+    cluster.wait_for("host_came", HOSTS)
+    cluster.go_on("go6")
+    at_gate(cluster, 12)
+    assert (stays.alive, dies.exit_code) == (True, -signal.SIGKILL)
+    lose_a_node(cluster, 2)
+    cluster.wait_for("host_came", HOSTS + 1)
+    cluster.go_on("go12")
+    at_gate(cluster, 18)
+    assert stays.alive
+    assert "[rank0] " in stays.log
+    first = go_first(cluster)
+    assert cluster.finish(first).code == 0, cluster.said()
+    cluster.go_on("go18")
+    at_gate(cluster, 24)
+    suspend_and_resume(cluster, cluster.job_of(run))
+    cluster.go_on("go24")
+    found = cluster.finish(run)
+    assert found.code == 0, found.output
+    output, _ = calm_recipe.communicate(timeout=150)
+    assert calm_recipe.returncode == 0, output
+    undisturbed = Finished(0, output, found.run, [], tmp_path / "calm" / "out")
+    assert found.committed() == undisturbed.committed()
+    assert list(found.committed()) == list(range(1, STEPS + 1))
+    assert weights(out) == weights(undisturbed.out)
+    check_resumed(found)
+    check_named(said(capsys, "show", run), first)
+    printed, _ = following.communicate(timeout=60)
+    assert following.returncode == 0
+    check_followed(printed)
+
+
+def check_resumed(found: Finished) -> None:
+    """Each attempt after the first goes on from a committed step, on every rank alike; none begins anew."""
+    for attempt, gate in enumerate(GATES, 1):
+        steps = {event.data["step"] for event in found.of("resume") if event.attempt == attempt}
+        assert len(steps) == 1, (attempt, steps, found.output)
+        # Those before the last two were told to end: they did the step at the gate, and committed.
+        assert min(steps) >= (gate if attempt > 2 else 1), (attempt, steps)
+
+
+def check_named(shown: dict[str, Any], first: str) -> None:
+    """`show` names what happened and, where it knows, by whom; its ledger accounts for all of the time."""
+    interrupted = [(one["what"], one.get("host")) for one in shown["interruptions"]]
+    wanted = [
+        ("host_lost", "host 1"),
+        ("host_lost", "host 2"),
+        ("node_lost", "host 2"),
+        ("preempted", None),
+        ("suspended", None),
+    ]
+    # On a starved machine a node may be taken for lost that was not.
+    assert [one for one in interrupted if one in wanted] == wanted, interrupted
+    (preempted,) = [one for one in shown["interruptions"] if one["what"] == "preempted"]
+    (suspended,) = [one for one in shown["interruptions"] if one["what"] == "suspended"]
+    assert f"Preempted by podgroup first-{first}" in preempted["why"]
+    assert "Job suspended" in suspended["why"]
+    ledger = shown["ledger"]
+    assert min(ledger[name] for name in ("pending", "restart", "preempted", "suspended")) > 0
+    assert sum(ledger.values()) == pytest.approx(shown["wall_s"])
+
+
+def check_followed(printed: str) -> None:
+    """`logs -f` from pending to the end has a rank's lines of every pod that it was in, and no other rank's."""
+    lines = printed.splitlines()
+    assert all(line.startswith("[host1] [rank1] ") for line in lines), printed
+    steps = [int(line.split()[-1]) for line in lines if "at step" in line]
+    assert sorted(set(steps)) == list(GATES)
+    assert steps == sorted(steps)
+    assert steps.count(6) > 1, "the pod that was killed was there, and the one in its place"

@@ -60,7 +60,10 @@ class Cluster:
             for resource in self.call("GET", "/apis/scheduling.k8s.io/v1beta1")["resources"]
         )
         return Capabilities(
-            native_gangs=native, kueue=any(name.startswith("kueue.x-k8s.io/") for name in served)
+            native_gangs=native,
+            kueue=any(name.startswith("kueue.x-k8s.io/") for name in served),
+            gateway="gateway.networking.k8s.io/v1" in served,
+            pod_monitor="monitoring.coreos.com/v1" in served,
         )
 
     def apply(
@@ -77,13 +80,13 @@ class Cluster:
         return self.call("GET", self.path(api_version, kind, name), absent_ok=True) or None
 
     def list(
-        self, api_version: str, kind: str, labels: str, *, fields: str = "", only_metadata: bool = False
+        self, api_version: str, kind: str, labels: str = "", *, fields: str = "", only_metadata: bool = False
     ) -> list[Object]:
         """The objects with these labels and fields; with `only_metadata` nothing else of them is sent."""
         headers = {"Accept": ONLY_METADATA} if only_metadata else {}
-        path = self.path(api_version, kind)
-        params = {"labelSelector": labels} | ({"fieldSelector": fields} if fields else {})
-        listed = self.call("GET", path, params=params, headers=headers)
+        given = {"labelSelector": labels, "fieldSelector": fields}
+        params = {name: text for name, text in given.items() if text}
+        listed = self.call("GET", self.path(api_version, kind), params=params, headers=headers)
         return list_items(listed)
 
     def delete(self, api_version: str, kind: str, name: str, *, grace_s: int | None = None) -> None:
@@ -132,7 +135,7 @@ class Cluster:
     def path(self, api_version: str, kind: str, name: str | None = None) -> str:
         """Where objects of a kind are, or one of them."""
         root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-        collection = f"{root}/namespaces/{self.namespace}/{kind.lower()}s"
+        collection = f"{root}/namespaces/{self.namespace}/{plural(kind)}"
         return f"{collection}/{name}" if name else collection
 
     def call(
@@ -207,6 +210,12 @@ class Refused(ClusterError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
+
+
+def plural(kind: str) -> str:
+    """How paths name the objects of a kind."""
+    lower = kind.lower()
+    return f"{lower[:-1]}ies" if lower.endswith("y") else f"{lower}s"
 
 
 def timeout(silence_s: float | None) -> Any:

@@ -77,7 +77,7 @@ def pod_spec(request: Request, host_name: HostName | None, agent: str) -> dict[s
         "affinity": affinity(request),
         "schedulingGroup": {"podGroupName": request.object_name} if request.gang == "native" else None,
         "resourceClaims": [{"name": name, "resourceClaimTemplateName": name} for name in placement.claims],
-        "securityContext": pod_security(request),
+        "securityContext": pod_security(request.context.user_id),
         "initContainers": [unpack_container(request)],
         "containers": [agent_container(request, host_name, agent)],
         "volumes": volumes(request),
@@ -121,9 +121,8 @@ def affinity(request: Request) -> dict[str, Any] | None:
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
-def pod_security(request: Request) -> dict[str, Any]:
-    """Nobody's root; files on volumes belong to the run's group."""
-    user = request.context.user_id
+def pod_security(user: int) -> dict[str, Any]:
+    """Nobody's root; files on volumes belong to the user's group."""
     return {
         "runAsNonRoot": True,
         "runAsUser": user,

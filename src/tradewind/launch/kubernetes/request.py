@@ -24,6 +24,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     native_gangs: bool = False
     """It serves `scheduling.k8s.io/v1beta1` PodGroups."""
     kueue: bool = False
+    gateway: bool = False
+    """It serves the Gateway API's HTTPRoute."""
+    pod_monitor: bool = False
+    """It serves the Prometheus operator's PodMonitor."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,13 @@ from tradewind import names
 from tradewind.errors import TradewindError
 from tradewind.launch.kubernetes.cluster import Cluster, Object, list_items
 from tradewind.launch.kubernetes.place import Place, cluster_of, place_of
+from tradewind.launch.kubernetes.times import seconds
 
 if TYPE_CHECKING:
     from tradewind.store import Run, Store
 
-OVER = ("succeeded", "failed", "requeued", "stopped")
+OVER = ("succeeded", "failed", "stopped")
+"""States that a run on a cluster does not leave; one that is requeued is started again by its Job."""
 JOB = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 _PARALLEL = 8
@@ -128,11 +130,6 @@ def first_start(pods: Iterable[Object]) -> float | None:
     """When the first pod was on a node."""
     times = [seconds(pod.get("status", {}).get("startTime")) for pod in pods]
     return min((t for t in times if t is not None), default=None)
-
-
-def seconds(text: str | None) -> float | None:
-    """Unix seconds of a time as the API writes it."""
-    return None if text is None else datetime.datetime.fromisoformat(text).timestamp()
 
 
 def pending_reason(pod: Object) -> str | None:

@@ -171,10 +171,13 @@ def find_base(
 
 
 def checkpoint_s(name: str, store: "Store") -> float | None:
-    """The slowest checkpoint of the newest run of this name that wrote one."""
+    """The slowest checkpoint of the newest run of this name that wrote one, from its start until it was on disk.
+
+    Training does not wait for most of that; a host that is to go does.
+    """
     for run in store.runs(_RUNS_LOOKED_AT):
         if run.name == name and (events := store.events(run.id, kind="checkpoint")):
-            return max(float(event.data.get("stall_s", 0.0)) for event in events)
+            return max(float(event.data.get("seconds", 0.0)) for event in events)
     return None
 
 
