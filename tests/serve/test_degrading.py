@@ -39,7 +39,7 @@ def test_a_level_that_there_is_not_is_refused(client, recommend_server, where):
         )
     answer = client.post(recommend_server.url + path, json=body, headers=headers)
     assert answer.status_code == 400
-    assert "rank-20, retrieve-20, popular" in answer.json()["error"]
+    assert "rank-20, rank-14, rank-10, retrieve-20, popular" in answer.json()["error"]
 
 
 def test_while_no_worker_answers_the_popular_list_does(client, recommender, tmp_path):

@@ -9,13 +9,16 @@ from tradewind.spec import QualityLevel
 
 
 def test_a_recommender_has_levels_with_nothing_to_configure():
-    """All candidates ranked, two fifths of them where that is enough for an answer, the order of retrieval."""
+    """All candidates ranked, parts of them where that is enough for an answer, the order of retrieval."""
     assert recommender_rungs((), 500, True) == [
         Rung("rank-500", 500, True),
-        Rung("rank-200", 200, True),
+        Rung("rank-350", 350, True),
+        Rung("rank-250", 250, True),
+        Rung("rank-175", 175, True),
+        Rung("rank-100", 100, True),
         Rung("retrieve-100", 100, False),
     ]
-    assert [r.name for r in recommender_rungs((), 20, True)] == ["rank-20", "retrieve-20"]
+    assert [r.name for r in recommender_rungs((), 20, True)] == ["rank-20", "rank-14", "rank-10", "retrieve-20"]
     assert recommender_rungs((), 500, False) == [Rung("retrieve-500", 500, False)]
     assert popular_name((), (3, 1)) == "popular"
     assert popular_name((), ()) is None

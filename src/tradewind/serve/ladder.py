@@ -11,6 +11,9 @@ from tradewind.spec import QualityLevel
 
 RETRIEVED = 100
 """Items that a level without ranking retrieves."""
+PARTS = (0.7, 0.5, 0.35, 0.2)
+"""Of the candidates, how many each level ranks after the full one. Between two levels' capacities both are used in
+turn, and lose as much as they are apart: small steps lose little."""
 POPULAR = "popular"
 
 
@@ -25,8 +28,8 @@ class Rung(NamedTuple):
 def recommender_rungs(levels: Sequence[QualityLevel], candidates: int, ranks: bool) -> list[Rung]:
     """Return the levels of a recommender, best first; the popular list is none of them.
 
-    Without any named: all `candidates` ranked, two fifths of them ranked, and the order of retrieval; only the last
-    where the package has no ranker. Raises SpecError for levels that this package cannot give.
+    Without any named: all `candidates` ranked, smaller and smaller parts of them ranked, and the order of retrieval;
+    only the last where the package has no ranker. Raises SpecError for levels that this package cannot give.
     """
     named = [level for level in levels if not level.popular]
     if levels and not named:
@@ -34,10 +37,9 @@ def recommender_rungs(levels: Sequence[QualityLevel], candidates: int, ranks: bo
             "EndpointSpec: levels: a popular list alone is no recommender; name a level before it"
         )
     if not levels:
-        fewer = 2 * candidates // 5
         named = [QualityLevel(candidates=candidates)]
-        if ranks and fewer >= DEFAULT_K:
-            named.append(QualityLevel(candidates=fewer))
+        parts = [round(share * candidates) for share in PARTS] if ranks else []
+        named += [QualityLevel(candidates=part) for part in parts if part >= DEFAULT_K]
         if ranks:
             named.append(QualityLevel(rank=False))
     return [_rung(level, candidates, ranks, bool(levels)) for level in named]
