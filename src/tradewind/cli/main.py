@@ -29,6 +29,7 @@ COMMANDS = {
     "models": ("models:models", "List model versions and their aliases."),
     "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),
     "serve": ("serve:serve", "Serve a model inside a latency budget."),
+    "keys": ("keys:keys", "Make an API key for a tenant of an endpoint."),
     "load": ("load:load", "Offer open-loop load to an endpoint and measure goodput."),
     "report": ("load:report", "Write one self-contained HTML page about a run."),
     "doctor": ("load:doctor", "Check this machine for what Tradewind needs."),
