@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from tradewind import names
+from tradewind.serve.encoding import encoded
 from tradewind.serve.errors import RequestError
 from tradewind.serve.gate import Gate
 from tradewind.serve.handlers import Handlers
@@ -37,7 +38,7 @@ class Exchange(NamedTuple):
 
     route: str
     request_id: str
-    arrived_s: float
+    request: Request
     quota: Quota | None = None
     """Taken from when the request was let in; left when it is answered."""
 
@@ -66,7 +67,7 @@ class App:
             waited_s = time.monotonic() - request.arrived_s
             self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
             return NO_TIME  # as it is: at the door every microsecond is taken from those inside
-        exchange = Exchange(route.name, self._request_id(request), request.arrived_s)
+        exchange = Exchange(route.name, self._request_id(request), request)
         if isinstance(answer, Response):
             response = self._done(exchange, answer)
             tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
@@ -102,12 +103,13 @@ class App:
         return self._done(exchange, response, work.job.deadline_s)
 
     def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
-        now = time.monotonic()
-        route, request_id, arrived_s, quota = exchange
+        route, request_id, request, quota = exchange
         if quota is not None:
             quota.leave()
+        response = encoded(request, response)
+        now = time.monotonic()
         in_deadline = response.status == 200 and now <= deadline_s < math.inf
-        self._replica.observe(route, request_id, response, now - arrived_s, in_deadline)
+        self._replica.observe(route, request_id, response, now - request.arrived_s, in_deadline)
         headers = (*response.headers, (names.HEADER_REQUEST_ID, request_id))
         return response._replace(headers=headers, close=response.close or self._replica.draining)
 
