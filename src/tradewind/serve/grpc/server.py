@@ -37,6 +37,8 @@ CODES = {
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+CODINGS = frozenset({"accept-encoding", "content-encoding"})
+"""Headers that mean HTTP's own compression; gRPC has another, which the library sees to."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -201,7 +203,8 @@ def _request(called: str, context: Context) -> Request:
     """Return the call as a request: its metadata as headers, the client's deadline among them."""
     headers: dict[bytes, bytes] = {}
     for name, value in context.invocation_metadata() or ():
-        headers[name.encode()] = value if isinstance(value, bytes) else value.encode()
+        if name not in CODINGS:
+            headers[name.encode()] = value if isinstance(value, bytes) else value.encode()
     request = Request("POST", called, headers, keep_alive=True)
     request.arrived_s = _now()
     left_s = context.time_remaining()
