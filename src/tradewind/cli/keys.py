@@ -42,5 +42,5 @@ def keys(
         return ExitCode.OK
     print(f"key for {tenant}, shown this once:\n\n  {made.key}\n")
     print(f"in the file that `tradewind serve --keys FILE` reads:\n\ntenants:\n  {tenant}:\n    keys:")
-    print(f"      - {made.sha256}")
+    print(f'      - "{made.sha256}"')
     return ExitCode.OK

@@ -27,7 +27,7 @@ class Renewal:
     async def look(self, asked: bool = False) -> None:
         """Renew if a file has changed since it was last looked at, or if `asked`."""
         stamp = _stamp(self._paths)
-        if stamp == self._seen and not asked:
+        if not asked and stamp in (self._seen, None):
             return
         self._seen = stamp
         try:
