@@ -95,7 +95,7 @@ async def _offer(server: Served, tally: Tally, count: int, seed: int, stalled: i
 async def _stall(server: Served, i: int) -> bool:
     port = server.port if i % 4 else int(server.grpc.rpartition(":")[2])
     reader, writer = await asyncio.open_connection(server.host, port)
-    writer.write(b"POST /v2/models/net/infer HTTP/1.1\r\nx: " if i % 4 else b"PRI * HTTP/2.0\r\n\r\n")
+    writer.write(b"POST /v2/models/affine/infer HTTP/1.1\r\nx: " if i % 4 else b"PRI * HTTP/2.0\r\n\r\n")
     try:
         async with asyncio.timeout(120):
             while await reader.read(1 << 16):
@@ -112,7 +112,7 @@ async def _stall(server: Served, i: int) -> bool:
 @contextmanager
 def serving(folder: pathlib.Path) -> Iterator[Served]:
     """Serve a small model, requests of at most 1 MiB, until the block ends."""
-    package = folder / "net"
+    package = folder / "affine"
     subprocess.run(
         [sys.executable, "-c", f"from bench.fuzz import write; write({str(package)!r})"], check=True
     )
@@ -170,7 +170,7 @@ def write(path: str) -> None:
     inputs = (torch.ones(3, 4), torch.ones(3, dtype=torch.int64))
     program = export(Net().eval(), inputs, dynamic_shapes=(rows, rows))
     write_package(
-        pathlib.Path(path), name="net", task="generic", programs={"net": program},
+        pathlib.Path(path), name="affine", task="generic", programs={"affine": program},
         tensors={}, vocabularies={}, metrics={}, lineage={}, config={},
     )  # fmt: skip
 

@@ -92,7 +92,7 @@ def with_metadata(rng: random.Random) -> Call:
 
 
 def _request(rng: random.Random) -> Any:
-    request = REQUESTS["ModelInfer"](model_name="net", id="7")
+    request = REQUESTS["ModelInfer"](model_name="affine", id="7")
     rows = rng.randrange(1, 5)
     x = request.inputs.add(name="x", datatype="FP32", shape=[rows, 4])
     ids = request.inputs.add(name="ids", datatype="INT64", shape=[rows])

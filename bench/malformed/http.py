@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 MAX_BODY = 1 << 20
 BOMB = 1 << 24
-INFER = "/v2/models/net/infer"
+INFER = "/v2/models/affine/infer"
 _BOMBS = {"gzip": gzip.compress(bytes(BOMB)), "deflate": zlib.compress(bytes(BOMB))}
 _LENGTH = "inference-header-content-length"
 Headers = dict[str, str]
@@ -136,9 +136,9 @@ def elsewhere(rng: random.Random) -> Case:
     method = rng.choice(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
     path = rng.choice(
         [
-            "/", "/v2", "/metrics", "/openapi.json", "/v2/health/ready", "/v2/models/net", "/v2/models/net/config",
-            "/v2/models/net/stats", "/v2/models/stats", "/v2/repository/index", "/v2/systemsharedmemory/status",
-            "/v2/models/net/trace/setting", "/v2/logging", "/v2/repository/models/net/load", "/v1/recommend",
+            "/", "/v2", "/metrics", "/openapi.json", "/v2/health/ready", "/v2/models/affine", "/v2/models/affine/config",
+            "/v2/models/affine/stats", "/v2/models/stats", "/v2/repository/index", "/v2/systemsharedmemory/status",
+            "/v2/models/affine/trace/setting", "/v2/logging", "/v2/repository/models/affine/load", "/v1/recommend",
             "/%00%ff", "/..%2f..%2fetc/passwd", "/" + "a" * rng.randrange(3000), "//", "/v2/models//infer", INFER,
         ]
     )  # fmt: skip
