@@ -90,15 +90,15 @@ class Calls:
         return Work(model.program, job, partial(self._inferred, model, inference, not typed))
 
     def no_time(self, request: Request) -> bool:
-        """Whether to refuse an inference unparsed; its deadline is known, unless a parameter sets another."""
+        """Whether to refuse an inference unparsed; unless its deadline or class are in it."""
         model = self._replica.models.get(fields.model_name(request.body))
-        stated = b"timeout" in request.body
+        stated = b"timeout" in request.body or b"priority" in request.body
         return model is not None and not stated and self._handlers.no_time(model, request)
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, raw: bool, result: Result) -> Response:
         values = model.finish(result.tensors, inference.request.parameters)
         answer = response_of(model.name, self._replica.version, inference, values, raw)
-        return Response(200, answer.SerializeToString(), PROTOBUF)
+        return Response(200, answer.SerializeToString(), PROTOBUF, self._handlers.level(model, result))
 
     def _named(self, call: str, request: Request) -> ServedModel:
         message = _parse(call, request.body)
