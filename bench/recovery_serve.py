@@ -39,11 +39,15 @@ def measure(options: Options) -> Mapping[str, Figure]:
                 found = offer(endpoint, number, multiple / BASE)
                 peak = next(phase for phase in found.phases if phase.name == "peak")
                 settle_ms[key].append((SECONDS if peak.settle_s is None else peak.settle_s) * 1e3)
-                say(f"round {number + 1}  to {multiple:g}x: {settle_ms[key][-1]:.0f} ms, {peak.goodput_per_s:.0f}/s")
+                say(
+                    f"round {number + 1}  to {multiple:g}x: {settle_ms[key][-1]:.0f} ms, {peak.goodput_per_s:.0f}/s"
+                )
             found = killed(endpoint, number)
             lost.append(float(found.errors + found.statuses.get("503", 0)))
             back_s.append(late_for_s(found))
-            say(f"round {number + 1}  worker killed: {lost[-1]:.0f} lost, late answers for {back_s[-1]:.2f} s")
+            say(
+                f"round {number + 1}  worker killed: {lost[-1]:.0f} lost, late answers for {back_s[-1]:.2f} s"
+            )
     return {f"settle_ms_{key}": Figure.of(values, "ms") for key, values in settle_ms.items()} | {
         "lost": Figure.of(lost, "requests"),
         "p99_back_s": Figure.of(back_s, "s"),

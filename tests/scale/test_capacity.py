@@ -25,7 +25,9 @@ def test_the_climb_stops_after_two_flat_levels() -> None:
 
     def measure(concurrency: int) -> Level:
         per_s = next(rates)
-        return Level(concurrency=concurrency, answered_per_s=per_s, goodput_per_s=per_s, p50_ms=1, p99_ms=1, failed=0)
+        return Level(
+            concurrency=concurrency, answered_per_s=per_s, goodput_per_s=per_s, p50_ms=1, p99_ms=1, failed=0
+        )
 
     levels = list(_climb(measure, (1, 2, 4, 8, 16, 32)))
     assert [level.concurrency for level in levels] == [1, 2, 4, 8, 16]

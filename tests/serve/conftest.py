@@ -141,10 +141,11 @@ class Server(NamedTuple):
     url: str
     process: subprocess.Popen
     log: pathlib.Path
+    grpc: str = ""
 
     @property
     def address(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.partition("://")[2]
 
     @property
     def workers(self) -> list[int]:
@@ -180,7 +181,8 @@ def running(package: pathlib.Path, home: pathlib.Path, *flags: str, before: str 
             if line.startswith("}"):
                 break
         assert lines, log.read_text()
-        yield Server(json.loads("".join(lines))["url"], process, log)
+        said = json.loads("".join(lines))
+        yield Server(said["url"], process, log, said.get("grpc", ""))
     finally:
         process.kill()
         process.wait()
@@ -189,14 +191,15 @@ def running(package: pathlib.Path, home: pathlib.Path, *flags: str, before: str 
 
 @pytest.fixture(scope="session")
 def recommend_server(recommender: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(recommender, tmp_path_factory.mktemp("home"), "--slo", "5s", "--candidates", "20") as server:
+    flags = ("--slo", "5s", "--candidates", "20", "--grpc-port", "0")
+    with running(recommender, tmp_path_factory.mktemp("home"), *flags) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def generic_server(generic: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The generic package, requests of at most 1 MiB, every request logged."""
-    flags = ("--slo", "5s", "--max-request-mib", "1", "--access-log", "all")
+    flags = ("--slo", "5s", "--max-request-mib", "1", "--access-log", "all", "--grpc-port", "0")
     with running(generic, tmp_path_factory.mktemp("home"), *flags) as server:
         yield server
 

@@ -37,7 +37,7 @@ def test_triton_client_reads_health_and_metadata(generic_server):
         assert client.is_server_ready()
         assert client.is_model_ready("affine")
         assert client.is_model_ready("affine", "1")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_server_metadata()["extensions"][0] == "binary_tensor_data"
         metadata = client.get_model_metadata("affine")
     assert metadata["versions"] == ["1"]
     assert metadata["inputs"] == [

@@ -15,10 +15,11 @@ INFER = "/v2/models/net/infer"
 def ask(waited_s: float, body: bytes = b"{", **headers: str) -> tuple[Response, Metrics]:
     """The answer to a request that was read so long after it arrived."""
     made = replica("generic", "net")
+    app = App(made)
     encoded = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     request = Request("POST", INFER, encoded, True)
     request.body, request.arrived_s = body, time.monotonic() - waited_s
-    return App(made).answer(request), made.metrics
+    return app.answer(request), made.metrics
 
 
 def test_a_request_read_too_late_is_refused_unread():

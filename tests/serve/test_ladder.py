@@ -18,7 +18,12 @@ def test_a_recommender_has_levels_with_nothing_to_configure():
         Rung("rank-100", 100, True),
         Rung("retrieve-100", 100, False),
     ]
-    assert [r.name for r in recommender_rungs((), 20, True)] == ["rank-20", "rank-14", "rank-10", "retrieve-20"]
+    assert [r.name for r in recommender_rungs((), 20, True)] == [
+        "rank-20",
+        "rank-14",
+        "rank-10",
+        "retrieve-20",
+    ]
     assert recommender_rungs((), 500, False) == [Rung("retrieve-500", 500, False)]
     assert popular_name((), (3, 1)) == "popular"
     assert popular_name((), ()) is None

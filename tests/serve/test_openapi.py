@@ -24,7 +24,13 @@ ROUTES = [
     "/v2",
     "/v2/health/live",
     "/v2/health/ready",
-    *(route.removesuffix("/infer") + suffix for route in INFER for suffix in ("", "/ready", "/infer")),
+    "/v2/models/stats",
+    "/v2/repository/index",
+    *(
+        route.removesuffix("/infer") + suffix
+        for route in INFER
+        for suffix in ("", "/config", "/stats", "/ready", "/infer")
+    ),
 ]
 PATIENT = {"x-deadline-ms": "60000"}
 

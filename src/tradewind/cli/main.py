@@ -32,6 +32,7 @@ COMMANDS = {
     "deploy": ("deploy:deploy", "Serve a model on a cluster, or change what is served there."),
     "endpoints": ("deploy:endpoints", "List the endpoints of a cluster."),
     "undeploy": ("deploy:undeploy", "Take an endpoint away from a cluster."),
+    "keys": ("keys:keys", "Make an API key for a tenant of an endpoint."),
     "load": ("load:load", "Offer open-loop load to an endpoint and measure goodput."),
     "report": ("load:report", "Write one self-contained HTML page about a run."),
     "doctor": ("load:doctor", "Check this machine for what Tradewind needs."),

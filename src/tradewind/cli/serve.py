@@ -1,11 +1,16 @@
 """`tradewind serve`: a model inside a latency budget."""
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from tradewind.cli.output import Output, emit
+
+if TYPE_CHECKING:
+    from tradewind.serve.edge import Edge
+    from tradewind.serve.replica import Replica
+    from tradewind.spec import TLS
 
 
 def serve(
@@ -15,6 +20,11 @@ def serve(
     slo: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    grpc_port: int | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
+    keys: str | None = None,
     workers: int | None = None,
     max_batch: int | None = None,
     max_request_mib: float | None = None,
@@ -36,6 +46,16 @@ def serve(
         Address to listen on; 127.0.0.1.
     port
         Port to listen on; 8080. 0 takes a free one.
+    grpc_port
+        Port for gRPC; 0 takes a free one; none when left out.
+    tls_cert
+        PEM file of the certificate and its chain; both ports then speak TLS only. Read again when it changes.
+    tls_key
+        PEM file of the certificate's key, without a passphrase.
+    tls_client_ca
+        PEM file of who may sign clients' certificates; clients must then have one.
+    keys
+        YAML file of tenants, their API keys and quotas (`tradewind keys`). Read again when it changes.
     workers
         Processes that run the model; 1.
     max_batch
@@ -62,6 +82,9 @@ def serve(
         "slo": None if slo is None else parse_slo(slo),
         "host": host,
         "port": port,
+        "grpc_port": grpc_port,
+        "tls": _tls(tls_cert, tls_key, tls_client_ca),
+        "keys": keys,
         "workers": workers,
         "max_batch": max_batch,
         "max_request_mib": max_request_mib,
@@ -78,8 +101,20 @@ def serve(
             emit({"spec": spec, "path": str(found.path), "version": found.version}, output)
             return
 
-        def announce(url: str, label: str) -> None:
-            emit({"serving": label, "url": url}, output)
+        def announce(edge: "Edge", replica: "Replica") -> None:
+            grpc = {"grpc": edge.grpc_address} if edge.grpc_address else {}
+            emit({"serving": replica.label, "url": edge.url} | grpc, output)
             sys.stdout.flush()
 
-        serve_endpoint(spec, store, access_log=access_log, on_ready=lambda url, r: announce(url, r.label))
+        serve_endpoint(spec, store, access_log=access_log, on_ready=announce)
+
+
+def _tls(cert: str | None, key: str | None, client_ca: str | None) -> "TLS | None":
+    from tradewind.errors import SpecError
+    from tradewind.spec import TLS
+
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None:
+        raise SpecError("TLS needs both --tls-cert and --tls-key")
+    return TLS(cert=cert, key=key, client_ca=client_ca)

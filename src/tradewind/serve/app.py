@@ -12,12 +12,15 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from tradewind import names
+from tradewind.serve.encoding import encoded
 from tradewind.serve.errors import RequestError
+from tradewind.serve.gate import Gate
 from tradewind.serve.handlers import Handlers
 from tradewind.serve.http import Pending, Request, Response, failure
 from tradewind.serve.jobs import Result
+from tradewind.serve.quota import Quota
 from tradewind.serve.replica import Replica
-from tradewind.serve.routes import Work
+from tradewind.serve.routes import Route, Routes, Work
 from tradewind.serve.watch import Finished, tell, watched
 
 REQUEST_ID = names.HEADER_REQUEST_ID.encode()
@@ -35,30 +38,41 @@ class Exchange(NamedTuple):
 
     route: str
     request_id: str
-    arrived_s: float
+    request: Request
+    quota: Quota | None = None
+    """Taken from when the request was let in; left when it is answered."""
 
 
 class App:
     """Answers the requests of one replica."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, routes: Routes | None = None, gate: Gate | None = None) -> None:
         self._replica = replica
-        self._routes = Handlers(replica).routes()
+        self._routes = routes or Handlers(replica).routes()
+        self._gate = gate
         self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
+
+    def refuse(self, request: Request) -> Response | None:
+        """Say no to a request of which only the head is known, or nothing. Never raises."""
+        if self._gate is None:
+            return None
+        gate, route = self._gate, self._routes.find(request)
+        return _guarded(lambda: gate.admit(request, route.name))
 
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request, or say what will. Never raises."""
         route = self._routes.find(request)
-        answer = _guarded(lambda: NO_TIME if route.no_time(request) else route.handle(request))
+        answer = _guarded(lambda: NO_TIME if route.no_time(request) else self._handle(route, request))
         if answer is NO_TIME:
             waited_s = time.monotonic() - request.arrived_s
             self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
             return NO_TIME  # as it is: at the door every microsecond is taken from those inside
-        exchange = Exchange(route.name, self._request_id(request), request.arrived_s)
+        exchange = Exchange(route.name, self._request_id(request), request)
         if isinstance(answer, Response):
             response = self._done(exchange, answer)
             tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
             return response
+        exchange = exchange._replace(quota=request.quota)
         leave = partial(self._replica.dispatcher.cancel, answer.program, answer.job)
         answered = partial(self._respond, exchange, answer)
         respond = watched(self._replica.watchers, request, route.name, answer, answered)
@@ -68,6 +82,19 @@ class App:
         """Count an answer to a request that could not be read."""
         self._replica.metrics.observe_request("unread", response.status, 0.0, in_deadline=False)
 
+    def _handle(self, route: Route, request: Request) -> Response | Work:
+        quota = request.quota
+        if quota is not None:
+            quota.check_size(len(request.body))
+            quota.take(time.monotonic())
+        answer = None
+        try:
+            answer = route.handle(request)
+        finally:
+            if quota is not None and not isinstance(answer, Work):
+                quota.leave()
+        return answer
+
     def _respond(self, exchange: Exchange, work: Work, future: "Future[Result]") -> Response:
         if future.cancelled():
             response = Response(CLIENT_LEFT, b"")
@@ -76,10 +103,13 @@ class App:
         return self._done(exchange, response, work.job.deadline_s)
 
     def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
+        route, request_id, request, quota = exchange
+        if quota is not None:
+            quota.leave()
+        response = encoded(request, response)
         now = time.monotonic()
-        route, request_id, arrived_s = exchange
         in_deadline = response.status == 200 and now <= deadline_s < math.inf
-        self._replica.observe(route, request_id, response, now - arrived_s, in_deadline)
+        self._replica.observe(route, request_id, response, now - request.arrived_s, in_deadline)
         headers = (*response.headers, (names.HEADER_REQUEST_ID, request_id))
         return response._replace(headers=headers, close=response.close or self._replica.draining)
 

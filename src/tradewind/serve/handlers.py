@@ -1,6 +1,7 @@
 """What each route does."""
 
 import time
+from collections.abc import Iterable
 from functools import partial
 
 import msgspec
@@ -15,9 +16,9 @@ from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
 from tradewind.serve.http import JSON, Request, Response, json_response
 from tradewind.serve.http.message import Headers
-from tradewind.serve.jobs import Result
+from tradewind.serve.jobs import Job, Result
 from tradewind.serve.openapi import describe
-from tradewind.serve.protocols import recommend, v2
+from tradewind.serve.protocols import about, recommend, v2
 from tradewind.serve.recommender import RecommendModel
 from tradewind.serve.replica import Replica
 from tradewind.serve.routes import Route, Routes, Work
@@ -46,10 +47,14 @@ class Handlers:
             "/v2": Route("metadata", "GET", self.server_metadata),
             "/metrics": Route("metrics", "GET", self.metrics),
             "/openapi.json": Route("openapi", "GET", self.openapi),
+            "/v2/models/stats": Route("metadata", "GET", self.statistics),
+            "/v2/repository/index": Route("metadata", "POST", self.index),
         }
         for name, model in replica.models.items():
             for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{replica.version}"):
                 routes[path] = Route("metadata", "GET", partial(self.model_metadata, model))
+                routes[path + "/config"] = Route("metadata", "GET", partial(self.model_config, model))
+                routes[path + "/stats"] = Route("metadata", "GET", partial(self.statistics, models=(model,)))
                 routes[path + "/ready"] = Route("health", "GET", self.ready)
                 routes[path + "/infer"] = Route(
                     "infer", "POST", partial(self.infer, model), partial(self.no_time, model)
@@ -75,6 +80,15 @@ class Handlers:
     def model_metadata(self, model: ServedModel, request: Request) -> Response:
         return json_response(v2.metadata(model, self._replica.version))
 
+    def model_config(self, model: ServedModel, request: Request) -> Response:
+        return json_response(about.config(model))
+
+    def statistics(self, request: Request, models: Iterable[ServedModel] | None = None) -> Response:
+        return json_response(about.Statistics(self._replica.statistics(models)))
+
+    def index(self, request: Request) -> Response:
+        return json_response(self._replica.index())
+
     def metrics(self, request: Request) -> Response:
         return Response(200, self._replica.render_metrics(), CONTENT_TYPE_LATEST)
 
@@ -85,14 +99,18 @@ class Handlers:
         """Run a model on the tensors of an Open Inference Protocol request."""
         body = plain_body(request, self._replica.max_bytes)
         inference = v2.parse(body, request.header(HEADER_LENGTH))
+        job = self.submit(model, inference, request)
+        return Work(model.program, job, partial(self._inferred, model, inference))
+
+    def submit(self, model: ServedModel, inference: v2.Inference, request: Request) -> Job:
+        """Queue an inference; `request` carried it, and its headers say on what terms."""
         v2.check_outputs(model, inference.request)
         prepared = model.prepare(inference.inputs, inference.request.parameters)
         parameters = inference.request.parameters
         deadline_s = self._deadline_s(request, v2.timeout_us(inference.request))
         wish = Wish(request.header, request.arrived_s, deadline_s, parameters.get("priority"))
         wish = wish._replace(min_level=parameters.get("min_level"), k=model.k_of(parameters))
-        job = enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
-        return Work(model.program, job, partial(self._inferred, model, inference))
+        return enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
 
     def recommend(self, model: RecommendModel, request: Request) -> Work:
         """Recommend items for a user's history."""
@@ -105,16 +123,17 @@ class Handlers:
     def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
         values = model.finish(result.tensors, inference.request.parameters)
         answer = v2.render(model, self._replica.version, inference, values)
-        level = self._level(model, result)
+        level = self.level(model, result)
         if answer.header_length is None:
             return Response(200, answer.body, JSON, level)
         return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)), *level))
 
     def _recommended(self, model: RecommendModel, k: int, result: Result) -> Response:
         answer = recommend.render(self._replica.label, k, result.tensors, model.catalogue, result.level)
-        return json_response(answer, headers=self._level(model, result))
+        return json_response(answer, headers=self.level(model, result))
 
-    def _level(self, model: ServedModel, result: Result) -> Headers:
+    def level(self, model: ServedModel, result: Result) -> Headers:
+        """Return the header that names an answer's quality level, where the model has several."""
         several = len(self._replica.dispatcher.lane(model.program).level_names) > 1
         return ((names.HEADER_LEVEL, result.level),) if several else ()
 

@@ -7,7 +7,7 @@ import msgspec
 
 import tradewind
 from tradewind import names
-from tradewind.serve.protocols import recommend, v2
+from tradewind.serve.protocols import about, recommend, v2
 
 REF = "#/components/schemas/{name}"
 JSON = "application/json"
@@ -36,6 +36,9 @@ def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
         v2.Live,
         v2.Ready,
         v2.Failure,
+        about.ModelConfig,
+        about.Statistics,
+        about.IndexedModel,
     ]
     if recommends:
         types += [recommend.RecommendRequest, recommend.RecommendResponse]
@@ -45,6 +48,8 @@ def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
         "/v2/health/ready": _get("ready", "Can the server answer requests?", "Ready", ["503"]),
         "/v2": _get("serverMetadata", "Name, version and extensions of the server.", "ServerMetadata"),
         "/metrics": _plain("metrics", "Prometheus metrics.", "text/plain; version=0.0.4; charset=utf-8"),
+        "/v2/models/stats": _get("allStatistics", "Statistics of every model.", "Statistics"),
+        "/v2/repository/index": {"post": _index()},
         "/openapi.json": _plain("openapi", "This document.", JSON),
     }
     for path, suffix in (("/v2/models/{model}", ""), ("/v2/models/{model}/versions/{version}", "Version")):
@@ -66,6 +71,8 @@ def _model_paths(path: str, suffix: str, models: Sequence[str], version: str) ->
     operations = {
         path: _get(f"model{suffix}Metadata", "Inputs and outputs of a model.", "ModelMetadata", ["404"]),
         path + "/ready": _get(f"model{suffix}Ready", "Can this model answer?", "Ready", ["404", "503"]),
+        path + "/config": _get(f"model{suffix}Config", "How a model is served.", "ModelConfig", ["404"]),
+        path + "/stats": _get(f"model{suffix}Statistics", "Statistics of a model.", "Statistics", ["404"]),
         path + "/infer": {"post": _infer(f"model{suffix}Infer")},
     }
     return {p: operation | {"parameters": parameters} for p, operation in operations.items()}
@@ -106,6 +113,12 @@ def _recommend() -> Schema:
             **_failures({code: why for code, why in REFUSALS.items() if code != "404"}),
         },
     }
+
+
+def _index() -> Schema:
+    schema = {"type": "array", "items": _ref("IndexedModel")}
+    ok = {"description": "Name, version and state of each.", "content": {JSON: {"schema": schema}}}
+    return {"operationId": "index", "summary": "Which models there are.", "responses": {"200": ok}}
 
 
 def _get(operation: str, summary: str, schema: str, failures: Sequence[str] = ()) -> Schema:

@@ -1,6 +1,6 @@
 """One server process: its models, its workers, its state, what it observed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -18,6 +18,7 @@ from tradewind.serve.metrics import Metrics
 from tradewind.serve.metrics_aliases import NvInference
 from tradewind.serve.popular import Popular
 from tradewind.serve.profile import Profile
+from tradewind.serve.protocols.about import IndexedModel, ModelStatistics, index, statistics
 from tradewind.serve.quality import lost
 from tradewind.serve.queues import Terms
 from tradewind.serve.recommender import RecommendModel
@@ -88,6 +89,16 @@ class Replica:
         if route in LOGGED or response.status >= 400:
             error = bytes(response.body).decode() if response.status >= 400 else ""
             self._access_log.write(route, request_id, response.status, seconds, error)
+
+    def statistics(self, models: Iterable[ServedModel] | None = None) -> tuple[ModelStatistics, ...]:
+        """Return the statistics of these models, else of all."""
+        chosen = self.models.values() if models is None else models
+        metrics = list(self.metrics.registry.collect())
+        return tuple(statistics(model, self.version, metrics) for model in chosen)
+
+    def index(self) -> tuple[IndexedModel, ...]:
+        """Return which models there are, and whether they are ready."""
+        return index(self.models, self.version, self.ready, self.why_not_ready)
 
     def render_metrics(self) -> bytes:
         """Return the exposition, with the gauges brought up to date."""

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from tradewind.serve.errors import RequestError
 from tradewind.serve.http import Request, Response, failure
 from tradewind.serve.jobs import Job, Result
+from tradewind.serve.protocols.unsupported import unsupported_path
 
 
 class Work(NamedTuple):
@@ -53,7 +54,10 @@ class Routes:
         return route
 
     def _missing(self, request: Request) -> Response:
-        raise RequestError(404, self._why_missing(unquote(request.path).split("/")))
+        parts = unquote(request.path).split("/")
+        if why := unsupported_path(parts):
+            raise RequestError(400, why)
+        raise RequestError(404, self._why_missing(parts))
 
     def _why_missing(self, parts: list[str]) -> str:
         if parts[:3] == ["", "v2", "models"] and len(parts) > 3:

@@ -17,10 +17,9 @@ from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
 from tradewind.serve.accesslog import AccessLog, Mode
-from tradewind.serve.app import App
+from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
 from tradewind.serve.execution import WorkerOptions
-from tradewind.serve.http import Limits, Listener
 from tradewind.serve.replica import Replica
 from tradewind.spec import EndpointSpec
 
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from tradewind.store import Store
 
 log = structlog.get_logger()
-OnReady = Callable[[str, Replica], None]
-MAX_CONNECTIONS = 16_384
-"""Open files that are asked of the system, where its own limit is lower."""
+OnReady = Callable[[Edge, Replica], None]
 LINGER_S = 0.5
 """Seconds that new connections are still answered after SIGTERM, for balancers that have not noticed yet."""
 GARBAGE_OBJECTS = 50_000
@@ -39,8 +36,8 @@ DRAIN_S = 30.0
 """Seconds that requests in flight then have until their connections are cut off."""
 
 
-def _nobody(url: str, replica: Replica) -> None:
-    """Nobody wants to know the URL."""
+def _nobody(edge: Edge, replica: Replica) -> None:
+    """Nobody wants to know."""
 
 
 class Located(NamedTuple):
@@ -73,7 +70,7 @@ def serve(
     num_spares: int = 1,
     on_ready: OnReady = _nobody,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. `on_ready` gets the URL once requests are answered.
+    """Serve until SIGTERM or SIGINT, then drain. `on_ready` is called once requests are answered.
 
     Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded.
     """
@@ -104,15 +101,13 @@ async def _serve(
 ) -> None:
     replica = Replica(spec, options, version, num_spares, AccessLog(access_log))
     with _listen(spec.host, spec.port) as sock:
+        edge = Edge(replica)
         try:
             await replica.start()
-            listener = Listener(App(replica), Limits(replica.max_bytes))
-            replica.num_connections = lambda: listener.num_connections
-            await listener.start(sock)
-            host, port = sock.getsockname()[:2]
+            await edge.start(sock)
             _settle_garbage()
-            on_ready(f"http://{host}:{port}", replica)
-            await _until_drained(replica, listener)
+            on_ready(edge, replica)
+            await _until_drained(replica, edge)
         finally:
             await replica.pool.close()
 
@@ -124,7 +119,7 @@ def _settle_garbage() -> None:
     gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
 
 
-async def _until_drained(replica: Replica, listener: Listener) -> None:
+async def _until_drained(replica: Replica, edge: Edge) -> None:
     """First signal: not ready, answer what comes for a moment, then what is in flight. Second: close at once."""
     asked, again = asyncio.Event(), asyncio.Event()
 
@@ -135,19 +130,19 @@ async def _until_drained(replica: Replica, listener: Listener) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asked.wait()
     replica.draining = True
-    log.info("draining", in_flight=replica.dispatcher.in_flight, connections=listener.num_connections)
-    draining = asyncio.ensure_future(_drain(listener))
+    log.info("draining", in_flight=replica.dispatcher.in_flight, connections=edge.num_connections)
+    draining = asyncio.ensure_future(_drain(edge))
     hurried = asyncio.ensure_future(again.wait())
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
     for task in (draining, hurried):
         task.cancel()
-    cut_off = listener.close()
+    cut_off = await edge.close()
     log.info("drained", connections_cut_off=cut_off)
 
 
-async def _drain(listener: Listener) -> None:
+async def _drain(edge: Edge) -> None:
     await asyncio.sleep(LINGER_S)
-    await listener.drain(DRAIN_S)
+    await edge.drain(DRAIN_S)
 
 
 def _listen(host: str, port: int) -> socket.socket:

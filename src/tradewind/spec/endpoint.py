@@ -19,6 +19,14 @@ class SLO(Spec, frozen=True, kw_only=True):
     attainment: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.99
 
 
+class TLS(Spec, frozen=True, kw_only=True):
+    """PEM files: certificate with its chain, its key, and, to ask clients for theirs, who may have signed it."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
 class PriorityClass(Spec, frozen=True, kw_only=True):
     """One class of requests; `share` of the model's time is its own even when classes above ask for more."""
 
@@ -58,6 +66,10 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     slo: SLO = SLO()
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    grpc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    tls: TLS | None = None
+    keys: str | None = None
+    """File of tenants and the digests of their API keys; without one, everybody may ask."""
     workers: AtLeastOne = 1
     max_batch: AtLeastOne = 64
     max_request_mib: Positive = 8.0

@@ -23,6 +23,9 @@ class Echo:
         self.came = asyncio.Event()
         self.large = b""
 
+    def refuse(self, request: Request) -> Response | None:
+        return None
+
     def answer(self, request: Request) -> Response | Pending:
         self.requests.append(request)
         self.came.set()

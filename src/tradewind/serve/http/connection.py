@@ -17,6 +17,9 @@ from tradewind.serve.http.message import Request, Response, failure
 MAX_HEAD_BYTES = 1 << 16
 MAX_BYTES_PER_BYTE = 8
 """Bytes that may be sent for each byte of body: chunks of one byte cost five more, honest ones next to nothing."""
+MAX_HEADERS = 128
+MAX_PIPELINED = 1024
+"""Requests ahead of their answers, however few bytes they are."""
 MAX_BEHIND = 2
 """Requests that one connection may send ahead of its answers before it is read no further."""
 FIRST_REQUEST_S = 0.5
@@ -36,6 +39,9 @@ class Limits(NamedTuple):
     """For which a client may leave its answer unread."""
     keep_alive_s: float = 75.0
     """Between an answer and the next request."""
+    max_connections: int = 1 << 14
+    max_held_bytes: int = 1 << 28
+    """Of all bodies together, from their first byte to the answer; one body is taken however large this is."""
 
 
 class Pending(NamedTuple):
@@ -53,6 +59,10 @@ class App(Protocol):
         """Answer a whole request, without blocking."""
         ...
 
+    def refuse(self, request: Request) -> Response | None:
+        """Refuse a request by its head, before its body is read; None lets it come."""
+        ...
+
     def unread(self, response: Response) -> None:
         """Take note of an answer to a request that could not be read to its end."""
         ...
@@ -66,6 +76,7 @@ class Shared:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False
+        self.held_bytes = 0
         self.date = b""
         self.on_empty: Callable[[], None] = _nothing
 
@@ -81,11 +92,14 @@ class Connection(asyncio.Protocol):
         self._socket: socket.socket
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._num_headers = 0
         self._bytes = 0
         self._reading: Request | None = None
         """The request whose head is complete and whose body is not."""
         self._chunks: list[bytes] = []
         self._body_bytes = 0
+        self._held_bytes = 0
+        """Of bodies that are being read, wait, or are being answered."""
         self._begun = False
         """A request's first byte has come and its last has not."""
         self._behind: deque[Request] = deque()
@@ -106,11 +120,14 @@ class Connection(asyncio.Protocol):
         self._socket = socket.socket(fileno=transport.get_extra_info("socket").fileno())
         self._shared.connections.add(self)
         self._rest()
+        if len(self._shared.connections) > self._shared.limits.max_connections:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._socket.detach()  # the transport closes it
         self._closing = True
         self._behind.clear()
+        self._release(self._held_bytes)
         self._cancel()
         self._shared.connections.discard(self)
         if not self._shared.connections:
@@ -143,7 +160,7 @@ class Connection(asyncio.Protocol):
     # What the parser says.
 
     def on_message_begin(self) -> None:
-        self._url, self._headers, self._bytes = b"", {}, 0
+        self._url, self._headers, self._num_headers, self._bytes = b"", {}, 0, 0
         self._chunks, self._body_bytes = [], 0
         self._begun = True
         self._rest()
@@ -154,6 +171,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not None:
             return  # a trailer, which nothing here has a use for
+        self._num_headers += 1
+        if self._num_headers > MAX_HEADERS:
+            return  # refused once the head is complete
         name = name.lower()
         known = self._headers.get(name)
         self._headers[name] = value if known is None else known + b", " + value
@@ -165,7 +185,11 @@ class Connection(asyncio.Protocol):
         self._reading = Request(
             parser.get_method().decode(), path, headers, stays and parser.get_http_version() == "1.1"
         )
-        if int(headers.get(b"content-length", 0)) > self._shared.limits.max_body_bytes:
+        if self._num_headers > MAX_HEADERS:
+            self._end(failure(431, f"the request has more than {MAX_HEADERS} headers"))
+        elif refusal := self._shared.app.refuse(self._reading):
+            self._end(refusal)
+        elif int(headers.get(b"content-length", 0)) > self._shared.limits.max_body_bytes:
             self._refuse_size()
         elif b"expect" in headers and not self._busy:
             self._transport.write(CONTINUE)
@@ -174,8 +198,12 @@ class Connection(asyncio.Protocol):
         if self._last is None:
             self._body_bytes += len(body)
             self._chunks.append(body)
+            self._hold(len(body))
             if self._body_bytes > self._shared.limits.max_body_bytes:
                 self._refuse_size()
+            elif self._shared.held_bytes > max(self._shared.limits.max_held_bytes, self._held_bytes):
+                self._chunks = []
+                self._end(failure(503, "too many large requests at once", (("retry-after", "1"),)))
 
     def on_message_complete(self) -> None:
         request, self._reading, self._begun = self._reading, None, False
@@ -186,6 +214,8 @@ class Connection(asyncio.Protocol):
         request.arrived_s = arrived_s(self._socket, self._loop)
         self._behind.append(request)
         self._advance()
+        if len(self._behind) > MAX_PIPELINED:
+            self._end(failure(429, f"more than {MAX_PIPELINED} requests ahead of their answers"))
         if len(self._behind) > MAX_BEHIND and self._transport.is_reading():
             self._transport.pause_reading()
 
@@ -229,6 +259,13 @@ class Connection(asyncio.Protocol):
         elif self._bytes > MAX_HEAD_BYTES + MAX_BYTES_PER_BYTE * self._shared.limits.max_body_bytes:
             self._refuse_size()
 
+    def _hold(self, num_bytes: int) -> None:
+        self._held_bytes += num_bytes
+        self._shared.held_bytes += num_bytes
+
+    def _release(self, num_bytes: int) -> None:
+        self._hold(-num_bytes)
+
     def _refuse_size(self) -> None:
         self._chunks = []
         self._end(failure(413, f"the request is larger than {self._shared.limits.max_body_bytes} bytes"))
@@ -271,6 +308,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _finish(self, request: Request, response: Response) -> None:
+        self._release(len(request.body))
         keep_alive = request.keep_alive and not response.close and not self._shared.draining
         if not keep_alive:
             self._behind.clear()
@@ -283,7 +321,10 @@ class Connection(asyncio.Protocol):
         self._rest()
         if not keep_alive:
             self._closing = True
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()  # TLS says goodbye by itself, and waits for the client's
             self.expires_s = time.monotonic() + LINGER_S
 
 

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import email.utils
 import socket
+import ssl
 import time
 
-from tradewind.serve.http.connection import App, Connection, Limits, Shared
+from tradewind.serve.http.connection import LINGER_S, App, Connection, Limits, Shared
 
 SWEEP_S = 0.25
 BACKLOG = 2048
+HANDSHAKE_S = 10.0
 
 
 class Listener:
@@ -17,14 +19,32 @@ class Listener:
 
     def __init__(self, app: App, limits: Limits) -> None:
         self._shared = Shared(app, limits)
+        self._socket: socket.socket
         self._server: asyncio.Server
         self._sweeper: asyncio.TimerHandle
 
-    async def start(self, sock: socket.socket) -> None:
-        """Listen on a bound socket."""
-        loop = asyncio.get_running_loop()
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Listen on a bound socket, which is closed with the listener."""
+        self._socket = sock
         self._sweep()
-        self._server = await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG)
+        self._server = await self._listen(tls)
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Greet new connections with another certificate; those that are open stay as they are."""
+        before = self._server
+        self._server = await self._listen(tls)
+        before.close()
+
+    async def _listen(self, tls: ssl.SSLContext | None) -> asyncio.Server:
+        # On a duplicate: connections that wait to be accepted outlive a server that is replaced.
+        return await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._shared),
+            sock=self._socket.dup(),
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
+            ssl_shutdown_timeout=None if tls is None else LINGER_S,
+        )
 
     @property
     def num_connections(self) -> int:
@@ -34,6 +54,7 @@ class Listener:
         """Accept no more, answer what was asked, close; return when all are closed or the time is up."""
         await asyncio.sleep(0)  # one round of the loop: what has already come is accepted and read
         self._server.close()
+        self._socket.close()
         shared, empty = self._shared, asyncio.Event()
         shared.draining, shared.on_empty = True, empty.set
         for connection in list(shared.connections):
@@ -47,6 +68,7 @@ class Listener:
         """Cut every connection off; return how many there were."""
         self._sweeper.cancel()
         self._server.close()
+        self._socket.close()
         left = list(self._shared.connections)
         for connection in left:
             connection.abort()

@@ -11,7 +11,8 @@ from tradewind.serve.served import ServedModel
 from tradewind.serve.wire import Buffer, Port
 
 HEADER_LENGTH = "inference-header-content-length"
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+PLATFORM = "pytorch_tradewind"
 UNSUPPORTED = {
     "classification": "classification is not supported; ask for the tensor",
     "shared_memory_region": "shared memory is not supported; send the tensor in the request",
@@ -137,13 +138,13 @@ def parse(body: bytes, header_length: str | None) -> Inference:
         request = _decoder.decode(body[:size])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(400, f"not an inference request: {error}") from None
-    _refuse_unsupported(request.parameters)
+    refuse_unsupported(request.parameters)
     for output in request.outputs:
-        _refuse_unsupported(output.parameters)
+        refuse_unsupported(output.parameters)
     rest = memoryview(body)[size:]
     values: dict[str, Value] = {}
     for tensor in request.inputs:
-        _refuse_unsupported(tensor.parameters)
+        refuse_unsupported(tensor.parameters)
         if tensor.name in values:
             raise RequestError(400, f"input {tensor.name!r} is given twice")
         values[tensor.name], rest = _value(tensor, rest)
@@ -197,7 +198,7 @@ def metadata(model: ServedModel, version: str) -> ModelMetadata:
     return ModelMetadata(
         name=model.name,
         versions=(version,),
-        platform="pytorch_tradewind",
+        platform=PLATFORM,
         inputs=tuple(_port(port) for port in model.inputs),
         outputs=tuple(_port(port) for port in model.outputs),
     )
@@ -232,7 +233,7 @@ def _value(tensor: RequestInput, rest: memoryview) -> tuple[Value, memoryview]:
     return from_binary(tensor.name, tensor.datatype, tensor.shape, rest[:size]), rest[size:]
 
 
-def _refuse_unsupported(parameters: dict[str, Any]) -> None:
+def refuse_unsupported(parameters: dict[str, Any]) -> None:
     for name, why in UNSUPPORTED.items():
         if parameters.get(name):
             raise RequestError(400, why)

@@ -112,6 +112,8 @@ def _numbers(name: str, dtype: str, data: list[Any]) -> npt.NDArray[Any]:
     target = NUMPY[dtype]
     if given.size == 0:
         return np.empty(0, target)  # numpy takes an empty list, however nested, for floats
+    if dtype == "UINT64" and given.dtype.kind == "f":
+        given = _whole_numbers(data)  # numpy takes large and small ones together for floats
     if given.dtype.kind not in _JSON_KINDS[target.kind]:
         raise RequestError(400, f"input {name!r}: data does not hold {dtype} elements")
     with np.errstate(over="ignore"):
@@ -121,6 +123,13 @@ def _numbers(name: str, dtype: str, data: list[Any]) -> npt.NDArray[Any]:
     if target.kind == "f" and not np.isfinite(array).all():
         raise RequestError(400, f"input {name!r}: an element is NaN or out of range for {dtype}")
     return array
+
+
+def _whole_numbers(data: list[Any]) -> npt.NDArray[Any]:
+    items = np.asarray(data, object)
+    if all(type(item) is int and 0 <= item < 1 << 64 for item in items.flat):
+        return items.astype(np.uint64)
+    return items
 
 
 def _strings(name: str, shape: list[int], data: list[Any], count: int) -> list[bytes]:
