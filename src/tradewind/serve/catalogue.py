@@ -62,7 +62,7 @@ class Catalogue:
         self.default_k = min(DEFAULT_K, max_k)
         self.user_features = settings.user_features
         self.popular = settings.popular
-        self._positions = {item: i for i, item in enumerate(items) if i}
+        self._positions: dict[str | int, int] = {item: i for i, item in enumerate(items) if i}
         self._max_history = settings.max_history
         self._clock = clock
 
@@ -72,6 +72,12 @@ class Catalogue:
         if position is None:
             raise RequestError(400, f"unknown item {str(item)[:80]!r}")
         return position
+
+    def positions(self, items: Sequence[str | int]) -> list[int]:
+        """Return the positions of items. Raises RequestError (400) for the first that the model does not know."""
+        known = self._positions
+        found = [known.get(item) for item in items]
+        return [self.position(items[i]) if at is None else at for i, at in enumerate(found)]
 
     def check_position(self, position: int) -> int:
         """Return `position` when it names an item. Raises RequestError (400) otherwise."""

@@ -54,12 +54,12 @@ def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int, str | int |
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(400, f"not a recommendation request: {error}") from None
     now = None if request.now is None else _unix_s(request.now, "now")
-    events = [event if isinstance(event, Event) else Event(event) for event in request.history]
+    items, timestamps, ratings = _history(request.history)
     k = catalogue.default_k if request.k is msgspec.UNSET else catalogue.check_k(request.k)
     prepared = catalogue.user(
-        [catalogue.position(event.item) for event in events],
-        _timestamps(events),
-        [_finite(event.rating, "rating") for event in events],
+        catalogue.positions(items),
+        timestamps,
+        ratings,
         k=k,
         exclude_seen=request.exclude_seen,
         now=now,
@@ -75,6 +75,21 @@ def render(
     positions, scores = array("q", bytes(tensors["items"].data)), array("f", bytes(tensors["scores"].data))
     pairs = zip(positions[:k], scores[:k], strict=True)
     return RecommendResponse(model, [Item(catalogue.items[p], s) for p, s in pairs if p], level)
+
+
+def _history(
+    history: list[str | int | Event],
+) -> tuple[list[str | int], list[int] | None, list[float] | None]:
+    """Items, timestamps and ratings; mostly items alone, which is not to cost as much as the rest could."""
+    items = [entry for entry in history if not isinstance(entry, Event)]
+    if len(items) == len(history):
+        return items, None, None
+    events = [entry if isinstance(entry, Event) else Event(entry) for entry in history]
+    return (
+        [event.item for event in events],
+        _timestamps(events),
+        [_finite(event.rating, "rating") for event in events],
+    )
 
 
 def _timestamps(events: list[Event]) -> list[int] | None:
