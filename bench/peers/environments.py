@@ -8,10 +8,13 @@ from pathlib import Path
 
 SKY = ("sky", "skypilot[kubernetes]>=0.10")
 TORCHX = ("torchx", "torchx>=0.7")
+RETRIEVAL = ("retrieval", "usearch==2.26.6 lancedb==0.40.0 numpy pyarrow")
+TRITON = ("triton", "torch==2.13.*", "nvidia-pytriton==0.7.0 numpy<2")
+SERVERS = ("servers", "torch==2.13.*", "mosec==0.9.8 litserve==0.2.19 bentoml==1.4.40 ray[serve]==2.60.0")
 
 
-def environment(name: str, requirement: str) -> Path:
-    """The `bin` folder of a virtual environment that holds the requirement; it is made once.
+def environment(name: str, *steps: str) -> Path:
+    """The `bin` folder of a virtual environment that holds what each step installs, one after the other; made once.
 
     Raises CalledProcessError, with what pip said on standard error, when it cannot be installed.
     """
@@ -21,10 +24,9 @@ def environment(name: str, requirement: str) -> Path:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            for command in (
-                [sys.executable, "-m", "venv", "--clear", str(folder)],
-                [str(folder / "bin" / "pip"), "install", "--quiet", requirement],
-            ):
+            pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
+            commands = [[sys.executable, "-m", "venv", "--clear", str(folder)]]
+            for command in commands + [[*pip, *step.split()] for step in steps]:
                 subprocess.run(command, check=True, stdout=sys.stderr)
             made.touch()
     return folder / "bin"

@@ -3,25 +3,12 @@
 import json
 import pathlib
 import subprocess
-import sys
-import tempfile
 from typing import Any
 
 import numpy as np
 
 from bench.harness import say
-
-PACKAGES = ("usearch==2.26.6", "lancedb==0.40.0", "numpy", "pyarrow")
-
-
-def python() -> pathlib.Path:
-    """The interpreter of the peers' environment; makes it once."""
-    folder = pathlib.Path(tempfile.gettempdir()) / "tradewind-bench" / "retrieval-peers"
-    if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    return folder / "bin" / "python"
+from bench.peers.environments import RETRIEVAL, environment
 
 
 class Peer:
@@ -29,7 +16,12 @@ class Peer:
 
     def __init__(self, name: str, folder: pathlib.Path) -> None:
         self.name = name
-        command = [str(python()), str(pathlib.Path(__file__).parent / "worker.py"), name, str(folder)]
+        command = [
+            str(environment(*RETRIEVAL) / "python"),
+            str(pathlib.Path(__file__).parent / "worker.py"),
+            name,
+            str(folder),
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

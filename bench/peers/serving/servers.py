@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.peers.environments import SERVERS, TRITON, environment
 from bench.peers.serving import model
-from bench.peers.serving.venvs import OTHERS, TRITON, venv
 from tradewind.agent.job import free_port
 from tradewind.serve.protocols.v2 import HEADER_LENGTH
 
@@ -47,7 +47,7 @@ def serving(server: str, name: str, settings: Settings) -> Iterator[Endpoint]:
     """A server that answers, until the block ends."""
     # A short name: Ray's sockets do not bear a long one.
     with tempfile.TemporaryDirectory(prefix="tw", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        endpoint = SERVERS[server](name, settings, Path(folder))
+        endpoint = STARTS[server](name, settings, Path(folder))
         try:
             _wait(server, endpoint, Path(folder))
             yield endpoint
@@ -69,7 +69,7 @@ def tradewind(name: str, settings: Settings, folder: Path) -> Endpoint:
 
 def triton(name: str, settings: Settings, folder: Path) -> Endpoint:
     """Triton with its Python backend and a dynamic batcher: `delay_us`, `timeout_us`, `queue`."""
-    packages = venv(TRITON) / "lib/python3.11/site-packages"
+    packages = environment(*TRITON).parent / "lib/python3.11/site-packages"
     home = packages / "pytriton/tritonserver"
     shutil.copytree(home / "backends", folder / "backends")
     stub = home / "python_backend_stubs/3.11/triton_python_backend_stub"
@@ -130,7 +130,7 @@ def litserve(name: str, settings: Settings, folder: Path) -> Endpoint:
 def bentoml(name: str, settings: Settings, folder: Path) -> Endpoint:
     """BentoML: `latency_ms` of its adaptive batcher."""
     port = free_port()
-    command = [str(venv(OTHERS) / "bin/bentoml"), "serve", "bench.peers.serving.bentoml_service:Model"]
+    command = [str(environment(*SERVERS) / "bentoml"), "serve", "bench.peers.serving.bentoml_service:Model"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--working-dir", str(ROOT)]
     env = {"BENCH_MODEL": name, "BENCH_LATENCY_MS": str(settings.get("latency_ms", 20))}
     env |= {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
@@ -147,7 +147,7 @@ def ray_serve(name: str, settings: Settings, folder: Path) -> Endpoint:
     return Endpoint(_url(port, ""), RAW, raw(name), _popen(command, folder, PEER | env))
 
 
-SERVERS: dict[str, Start] = {
+STARTS: dict[str, Start] = {
     "tradewind": tradewind,
     "triton": triton,
     "mosec": mosec,
@@ -206,7 +206,7 @@ def _named(network: Any) -> Any:
 
 
 def _python() -> str:
-    return str(venv(OTHERS) / "bin/python")
+    return str(environment(*SERVERS) / "python")
 
 
 def _url(port: int, path: str) -> str:
