@@ -20,6 +20,8 @@ ENV_MEMORY = "TRADEWIND_MEMORY"
 """Folder in shared memory where workers stage their state; it outlives them, and the agent removes it."""
 ENV_PEERS = "TRADEWIND_PEERS"
 """Addresses, `host:port` with commas between, at which each host's workers take copies of another host's state."""
+ENV_GRACE = "TRADEWIND_GRACE_S"
+"""Seconds that a worker has from SIGTERM until it is killed."""
 ENV_STACKS = "TRADEWIND_STACKS"
 """File to which this worker writes the stacks of its threads when the agent asks."""
 ENV_HOSTS = "TRADEWIND_HOSTS"
@@ -46,6 +48,7 @@ ENVIRONMENT = (
     ENV_MEMORY,
     ENV_STACKS,
     ENV_PEERS,
+    ENV_GRACE,
 )
 
 

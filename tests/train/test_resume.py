@@ -1,6 +1,7 @@
 """Kill and resume, with real processes."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.train import workers
+from tradewind import names
 from tradewind.train import checkpoint
+from tradewind.train.preempt import fits
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +84,36 @@ def test_sigterm_commits_and_asks_to_be_requeued(
     again = workers.run(tmp_path, world)
     assert [code for code, _ in again] == [0] * world, again
     assert (tmp_path / "final.safetensors").read_bytes() == calm(world)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_without_time_for_the_disk_memory_has_the_step(
+    world: int, tmp_path: Path, shm: Path, calm: Callable[[int], bytes]
+) -> None:
+    """Told that the end is nearer than a checkpoint takes, workers leave their state in memory and ask to be requeued."""
+    hurried = {"KILL_AT": "13", "KILL_RANK": str(world - 1), "SIGNAL": "15", "MEASURED": "", names.ENV_GRACE: "0.9"}
+    memory = {names.ENV_MEMORY: str(shm), "LOCAL_WORLD_SIZE": str(world)}
+    first = workers.run(tmp_path, world, **hurried, **memory)
+    assert [code for code, _ in first] == [75] * world, first
+    stopped_at = 13 if world == 1 else 14
+    assert 5 <= max(checkpoint.steps(tmp_path / "checkpoints")) <= 10
+    for rank in range(world):
+        [left] = [e for e in journal(tmp_path, rank) if e["kind"] == "preempt"]
+        assert (left["step"], left["tier"]) == (stopped_at, "memory")
+    again = workers.run(tmp_path, world, **memory, TRADEWIND_ATTEMPT="1")
+    assert [code for code, _ in again] == [0] * world, again
+    [resumed] = [e for e in journal(tmp_path, 0) if e["kind"] == "resume"]
+    assert (resumed["step"], resumed["tier"]) == (stopped_at, "memory")
+    assert (tmp_path / "final.safetensors").read_bytes() == calm(world)
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "left_s", "begun"),
+    [(None, 0.1, True), (2.0, 4.0, True), (2.0, 3.9, False), (0.0, 0.9, False), (100.0, math.inf, True)],
+)
+def test_what_fits_is_measured(cost_s: float | None, left_s: float, begun: bool) -> None:
+    """A write may take half as long again, and a second more; what was never done is tried."""
+    assert fits(cost_s, left_s) is begun
 
 
 def test_a_run_may_go_on_with_another_number_of_workers(tmp_path: Path) -> None:

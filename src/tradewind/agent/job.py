@@ -128,6 +128,7 @@ def worker_environment(job: Job, place: Place, base: Mapping[str, str]) -> dict[
     attempt, rank = place.attempt, place.rank
     env = shared_environment(job, base)
     env |= {
+        names.ENV_GRACE: f"{job.grace_s:g}",
         "RANK": str(rank),
         "LOCAL_RANK": str(place.local_rank),
         "GROUP_RANK": str(place.host),

@@ -25,6 +25,8 @@ class Durable:
         self.root = root
         self.saved: int | None = None
         """The step of the newest checkpoint that this run wrote or began from."""
+        self.cost_s: float | None = None
+        """Seconds that the newest one took to write, rests not counted."""
         self.broken: str | None = None
         """Why this worker can write nothing more in the background."""
         self._keep = keep
@@ -69,6 +71,7 @@ class Durable:
                 self.warn("checkpoint_failed", f"{error}; training goes on, and the next one is tried")
             return
         for saved in done:
+            self.cost_s = saved.seconds * DISK_SHARE
             self._note(
                 saved.step, saved.folder, saved.bytes, saved.seconds, self._stalls.pop(saved.step, 0.0)
             )
@@ -81,7 +84,7 @@ class Durable:
         if self._peers.rank == 0:
             size = sum(file.stat().st_size for file in folder.iterdir())
             checkpoint.prune(self.root, keep=self._keep, step=step)
-        seconds = time.monotonic() - started
+        self.cost_s = seconds = time.monotonic() - started
         self._note(step, folder, size, seconds, seconds)
 
     def _note(self, step: int, folder: Path, size: int, seconds: float, stall_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tradewind.errors import SpecError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory, NoRoomError
-from tradewind.train.checkpoint.mirror import FAILED, SENDING
+from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING
 from tradewind.train.distributed import Peers
 from tradewind.train.durable import Durable
 from tradewind.train.heal import heal, mirror_of_environment
@@ -193,6 +193,29 @@ class Keeper:
         if state != SENDING:
             staged = self._staged is not None and self._staged[0] == step
             self._mirror.start(step if staged else None, failed=state == FAILED)
+
+    def secure(self, step: int) -> str:
+        """Stage this step and wait until the next host has it; the tier where all workers' state is then.
+
+        Every worker calls it. `memory` outlives the worker, `peer` the host; "" where there is neither.
+        """
+        staged = self.memory is not None and self.stage(step) is not None
+        if self._mirror is not None:
+            self.mirror(step, IDLE, wait=True)
+        sent = self._mirror is not None and self._mirror.finish() == IDLE
+        reached = self._peers.gather((staged, sent))
+        return (
+            "peer" if all(sent for _, sent in reached) else "memory" if all(own for own, _ in reached) else ""
+        )
+
+    def write_no_more(self) -> None:
+        """Give up what is being written to disk: there is no time for it. Every worker calls it."""
+        self._disk.abandon()
+
+    @property
+    def disk_s(self) -> float | None:
+        """How long the last checkpoint took on its way to disk, without rests; None before the first."""
+        return self._disk.cost_s
 
     def _close_mirror(self) -> None:
         if self._mirror is not None:

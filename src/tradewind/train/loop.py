@@ -20,7 +20,7 @@ from tradewind.train.communication import observe
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.keeper import Keeper
-from tradewind.train.preempt import Preemption
+from tradewind.train.preempt import Preemption, fits
 from tradewind.train.pulse import Pulse
 from tradewind.train.status import Status
 
@@ -172,9 +172,9 @@ class Loop:
         self.step += 1
         self._journal.write("step", step=self.step)
         leave, interval, without, mirror_state = self._agreed()
+        self._keeper.look()
         if leave:
             self._leave()
-        self._keeper.look()
         self._keep(interval, without, mirror_state)
         # After staging: who reads this pulse knows that every worker has staged this step.
         self._pulse.beat(self._votes())
@@ -194,8 +194,16 @@ class Loop:
         return self._pulse.read() or [0, 1, 0, SENDING]
 
     def _leave(self) -> None:
-        self._finish()
-        self._journal.write("preempt", step=self.step)
+        """Have the state as deep as there is time for: in memory, in another host's, on disk."""
+        with self._ledger.within(ledger.CHECKPOINT_STALL):
+            tier = self._keeper.secure(self.step)
+        left_s = self._preemption.left_s
+        if all(self._peers.gather(fits(self._keeper.disk_s, left_s))):
+            self._finish()
+            tier = "disk"
+        else:
+            self._keeper.write_no_more()
+        self._journal.write("preempt", step=self.step, tier=tier)
         raise SystemExit(int(names.ExitCode.REQUEUE))
 
     def _keep(self, interval: int, without: int, mirror_state: int) -> None:
