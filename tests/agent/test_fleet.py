@@ -154,6 +154,7 @@ def test_a_gang_that_is_told_to_end_commits_first(fleet: Start, calm: Finished) 
     running.start_all()
     found = running.finish()
     assert found.code == 0, found.output
+    assert found.of("resume"), found.output
     (step,) = {event.data["step"] for event in found.of("resume")}
     assert step >= 20
     assert found.weights == calm.weights

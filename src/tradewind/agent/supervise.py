@@ -258,6 +258,8 @@ class Supervisor:
 
     def _timeout_s(self) -> float | None:
         """How long nothing needs to be done if nothing happens."""
+        if self._flush_at is None and self.recorder.dirty:
+            self._flush_at = time.monotonic() + _FLUSH_S
         alarms = (
             self._files_at,
             self._kill_at,
@@ -279,8 +281,6 @@ class Supervisor:
         if wanted != self._wanted:
             self.recorder.event("resize", data={"from": self._wanted, "to": wanted})
             self._wanted = wanted
-        if self._flush_at is None and self.recorder.dirty:
-            self._flush_at = time.monotonic() + _FLUSH_S
         if self.on_update:
             self.on_update(self.recorder.progress)
 
@@ -290,8 +290,6 @@ class Supervisor:
             return
         self.recorder.journal(rank, entry)
         self._hangs.journal(rank, entry)
-        if self._flush_at is None and self.recorder.dirty:
-            self._flush_at = time.monotonic() + _FLUSH_S
 
     def worker_ended(self, worker: Worker) -> None:
         """Record an exit."""
