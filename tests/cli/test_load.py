@@ -179,13 +179,20 @@ def test_classes_and_a_shape_are_reported_one_by_one(tmp_path: Path) -> None:
     assert "Over time" in page.read_text("utf-8")
 
 
+def heed_interrupts() -> None:
+    """A job in the background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_partial_results(tmp_path: Path) -> None:
     """SIGINT while load is sent: what there is, marked as partial, and exit code 130."""
     environment = {**os.environ, "TRADEWIND_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     with injected_server() as server:
         command = [sys.executable, "-c", "from tradewind.cli.main import main; main()", "load", server.url]
         flags = ["--rate", "100", "--duration", "10m", "--warmup", "0s", "--deadline", "5s", "-o", "json"]
-        with subprocess.Popen([*command, *flags], env=environment, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [*command, *flags], env=environment, stdout=subprocess.PIPE, preexec_fn=heed_interrupts
+        ) as process:
             while server.seen()["requests"] < 20:
                 pass
             process.send_signal(signal.SIGINT)
