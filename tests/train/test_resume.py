@@ -91,7 +91,13 @@ def test_without_time_for_the_disk_memory_has_the_step(
     world: int, tmp_path: Path, shm: Path, calm: Callable[[int], bytes]
 ) -> None:
     """Told that the end is nearer than a checkpoint takes, workers leave their state in memory and ask to be requeued."""
-    hurried = {"KILL_AT": "13", "KILL_RANK": str(world - 1), "SIGNAL": "15", "MEASURED": "", names.ENV_GRACE: "0.9"}
+    hurried = {
+        "KILL_AT": "13",
+        "KILL_RANK": str(world - 1),
+        "SIGNAL": "15",
+        "MEASURED": "",
+        names.ENV_GRACE: "0.9",
+    }
     memory = {names.ENV_MEMORY: str(shm), "LOCAL_WORLD_SIZE": str(world)}
     first = workers.run(tmp_path, world, **hurried, **memory)
     assert [code for code, _ in first] == [75] * world, first
