@@ -55,12 +55,11 @@ def simulated(findings, **options) -> tuple[Simulation, Auditing]:
 
 
 def test_recall_is_measured_between_requests_and_shown_with_its_interval():
-    """By plan and share of allowed items, for no more than a hundredth of the time."""
+    """By plan and share of allowed items."""
     recalls = [1.0, 0.9, 1.0, 0.8]
     simulation, worker = simulated([wire.Finding("probe", 0.1, recall) for recall in recalls])
     simulation.run([Ask(0.5 * i) for i in range(4)])
-    assert 2 <= len(worker.audited_at) <= 4
-    assert 0.002 * len(worker.audited_at) <= 0.002 + 0.01 * 2.0
+    assert len(worker.audited_at) >= 2
     known = recalls[: len(worker.audited_at)]
     labels = ("probe", "0.1")
     assert simulation.metrics.recall.labels(*labels)._value.get() == pytest.approx(np.mean(known))
@@ -71,6 +70,13 @@ def test_recall_is_measured_between_requests_and_shown_with_its_interval():
     assert low < np.mean(known) < high <= 1.0
     assert simulation.metrics.searches_audited.labels("probe")._value.get() == len(known)
     assert simulation.metrics.corrections.labels("probe")._value.get() == 0
+
+
+def test_no_more_than_a_hundredth_of_the_time_goes_into_it():
+    """After the first: forty requests in a fifth of a second leave room for one more of two milliseconds."""
+    simulation, worker = simulated([wire.Finding("probe", 0.1, 1.0)] * 40)
+    simulation.run([Ask(0.005 * i) for i in range(40)])
+    assert 1 <= len(worker.audited_at) <= 2
 
 
 def test_a_correction_is_logged_in_words():
