@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
+from recipes.recommender.features import tags
 from recipes.recommender.jagged import Jagged, next_times, single_layout
 from recipes.recommender.models.base import SequenceModel
 from recipes.recommender.models.popularity import popular
@@ -92,11 +93,14 @@ def write(
 ) -> pathlib.Path:
     """Write the package into `folder`, replacing what an earlier run left there."""
     from tradewind.models import write_package
+    from tradewind.retrieve.attributes import Attributes
+    from tradewind.retrieve.stored import stored
 
     settings, log = model.settings, split.log
     names, _ = user_side(split)
     with torch.no_grad():
         table = model.scoring_table()
+    attributes = stored(Attributes(tags(log.item_features)))
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     write_package(
@@ -107,8 +111,11 @@ def write(
             "encode": export_encoder(model),
             "rank": export_ranker(ranker, table.shape[1], len(names)),
         },
-        tensors={"items": {"embedding": table, "features": torch.from_numpy(log.item_features.table)}},
-        vocabularies={"item": log.item_ids},
+        tensors={
+            "items": {"embedding": table, "features": torch.from_numpy(log.item_features.table)},
+            "attributes": attributes.tensors,
+        },
+        vocabularies={"item": log.item_ids, **attributes.vocabularies},
         metrics=metrics,
         lineage=lineage,
         config={

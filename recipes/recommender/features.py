@@ -31,6 +31,21 @@ def encode(table: pa.Table | None, key: str, ids: list[str]) -> Features:
     return Features(names=tuple(names), table=np.stack(columns, 1).astype(np.float32))
 
 
+def tags(features: Features) -> dict[str, list[list[str]]]:
+    """Each thing's words by the column that they came from, as `encode` found them: what items may be filtered by.
+
+    A column whose name is no plain identifier is left out.
+    """
+    found: dict[str, list[list[str]]] = {}
+    for label, held in zip(features.names, features.table.T > 0, strict=True):
+        column, is_word, word = label.partition("=")
+        if is_word and column.isascii() and column.isidentifier():
+            rows = found.setdefault(column, [[] for _ in held])
+            for row in np.flatnonzero(held):
+                rows[row].append(word)
+    return found
+
+
 def _columns(name: str, column: pa.ChunkedArray) -> list[tuple[str, np.ndarray]]:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return _number(name, pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False))

@@ -102,7 +102,15 @@ def like(expected: Attributes, columns: Mapping[str, Any]) -> Attributes:
     return given
 
 
+def of_kind(name: str, kind: str, values: Any) -> Column:
+    """The column of a kind that its values alone do not show where there are none."""
+    column = column_of(name, values)
+    return column if column.kind == kind else _none(kind, len(column))
+
+
 def _none(kind: str, count: int) -> Column:
+    if kind == "flag":
+        return column_of("", np.zeros(count, dtype=np.bool_))
     if kind == "tags":
         return Multi(np.zeros(count + 1, dtype=np.int64), np.zeros(0, dtype=np.int32), {})
     return column_of("", np.full(count, np.nan)) if kind == "number" else column_of("", [None] * count)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from tradewind.retrieve import execute
 from tradewind.retrieve.filters import Filter
 from tradewind.retrieve.plan import Plan
+from tradewind.retrieve.recall import WINDOW, Recall, recall_of
 from tradewind.retrieve.segments import State
 
-_WINDOW = 400
 _ENOUGH = 20
 _MOST_PENDING = 64
 _LAST_FACTOR = 8.0
@@ -34,17 +34,6 @@ class Sample(NamedTuple):
     k: int
     wanted: Filter | None
     scores: npt.NDArray[np.float32]
-
-
-class Recall(NamedTuple):
-    """Of one plan near one share of allowed items: the mean of n searches with its 95% interval."""
-
-    plan: str
-    band: float
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 class Finding(NamedTuple):
@@ -98,7 +87,7 @@ class Audit:
     def recalls(self) -> list[Recall]:
         """What is known, by plan and share of allowed items, since the plan was last corrected there."""
         with self._lock:
-            return [_recall(plan, band, values) for (plan, band), values in sorted(self._recalls.items())]
+            return [recall_of(plan, band, values) for (plan, band), values in sorted(self._recalls.items())]
 
     def forget_waiting(self) -> None:
         """Drop searches of a base that is no longer used, so that its memory is free; what was learnt stays."""
@@ -108,9 +97,9 @@ class Audit:
     def _learn(self, plan: Plan, recall: float) -> Finding:
         key = plan.name, plan.band
         with self._lock:
-            values = self._recalls.setdefault(key, deque(maxlen=_WINDOW))
+            values = self._recalls.setdefault(key, deque(maxlen=WINDOW))
             values.append(recall)
-            known = _recall(*key, values)
+            known = recall_of(*key, values)
             correction = None
             if known.n >= _ENOUGH and known.high < self._target:
                 correction = self._correct(key, known)
@@ -136,11 +125,3 @@ def recall_by_score(found: npt.NDArray[np.float32], exact: npt.NDArray[np.float3
         return 1.0
     floor = real[-1] - _EPSILON * max(1.0, abs(float(real[-1])))
     return min(1.0, int(np.count_nonzero(found >= floor)) / len(real))
-
-
-def _recall(plan: str, band: float, values: "deque[float]") -> Recall:
-    """Mean and normal interval; the deviation is never taken below that of one miss."""
-    n, mean = len(values), sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / max(1, n - 1)
-    half = 1.96 * math.sqrt(max(variance, 1 / n**2) / n)
-    return Recall(plan, band, mean, max(0.0, mean - half), min(1.0, mean + half), n)

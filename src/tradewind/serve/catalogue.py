@@ -9,6 +9,7 @@ import msgspec
 
 from tradewind.errors import TradewindError
 from tradewind.serve.errors import RequestError
+from tradewind.serve.filtering import FILTER, FILTER_BYTES, ItemFilters
 from tradewind.serve.jobs import Prepared, Tensor
 
 DEFAULT_K = 10
@@ -55,6 +56,7 @@ class Catalogue:
         config: Mapping[str, object],
         max_k: int,
         clock: Callable[[], float] = time.time,
+        filters: ItemFilters | None = None,
     ) -> None:
         settings = settings_of(config, len(items) - 1)
         self.items = items
@@ -62,6 +64,7 @@ class Catalogue:
         self.default_k = min(DEFAULT_K, max_k)
         self.user_features = settings.user_features
         self.popular = settings.popular
+        self.filters = filters or ItemFilters()
         self._positions: dict[str | int, int] = {item: i for i, item in enumerate(items) if i}
         self._max_history = settings.max_history
         self._clock = clock
@@ -101,10 +104,12 @@ class Catalogue:
         exclude_seen: bool = True,
         now: int | None = None,
         features: Mapping[str, float] | None = None,
+        wanted: bytes = b"",
     ) -> Prepared:
         """Return one user's row: the newest `max_history` events, jagged, and what was asked for.
 
-        Everything in the history is left out of the answer when `exclude_seen`, also what was cut.
+        Everything in the history is left out of the answer when `exclude_seen`, also what was cut. Only
+        items that the filter `wanted` holds are in it: its JSON, as `filters.check` returned it.
         """
         at = int(self._clock()) if now is None else now
         length = max(1, min(len(positions), self._max_history))
@@ -123,6 +128,9 @@ class Catalogue:
             "num_seen": Tensor("INT64", (1,), array("q", [len(seen)]).tobytes()),
             "user": self._features(features or {}),
         }
+        if self.filters.declared:
+            row[FILTER] = Tensor("UINT8", (len(wanted),), wanted)
+            row[FILTER_BYTES] = Tensor("INT64", (1,), array("q", [len(wanted)]).tobytes())
         return Prepared(row, 1, "recommend")
 
     def _features(self, features: Mapping[str, float]) -> Tensor:

@@ -16,6 +16,7 @@ from tradewind.serve.lanes import Lane, Level
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers, cost_s
+from tradewind.serve.recall import RecallAudits
 
 MAX_TRIES = 3
 """Times one request may be in a batch whose worker dies, before it is taken for the cause."""
@@ -47,6 +48,7 @@ class Dispatcher:
         self._queues = Queues(self._terms, clock())
         self._busy: dict[Worker, Busy] = {}
         self._audits = Audits()
+        self._recalls = RecallAudits(metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
@@ -175,6 +177,7 @@ class Dispatcher:
                 self.pool.give_back(worker)
         else:
             self._audit(now)
+            self._audit_recall(now)
         self._set_timer()
 
     def _turn_away(self, lane: Lane, job: Job, verdict: Verdict, now: float) -> Job:
@@ -191,6 +194,8 @@ class Dispatcher:
             return False
         if not job.future.done():
             tensors = lane.instant.answer(job.prepared)
+            if tensors is None:
+                return False
             job.future.set_result(Result(tensors, now - job.queued_s, 0.0, 0, lane.instant.name))
             self._metrics.observe_level(lane.name, lane.instant.name)
             self._offer(lane, lane.instant.name, job, tensors, now)
@@ -248,6 +253,7 @@ class Dispatcher:
         finally:
             hung.cancel()
         seconds = self._clock() - start
+        self._recalls.note(worker, reply.due, start)
         error = reply.error or misfit(batch, reply)
         if error is not None:
             self._fail(lane, batch, error)
@@ -344,4 +350,26 @@ class Dispatcher:
             level.profile.observe(1, seconds)
             lost = sample.lane.lost(split([job], reply, body)[0], sample.tensors)
             self._metrics.observe_lost(sample.lane.name, sample.level, lost)
+        self._released(worker)
+
+    def _audit_recall(self, now: float) -> None:
+        """Nothing waits: have a search done again exactly, if there is time for that."""
+        if not self._recalls.due(now):
+            return
+        lanes = self._queues.lanes.values()
+        expected_s = self._recalls.expected_s(max(lane.levels[0].profile.bound_s(1) for lane in lanes))
+        num_workers = self.pool.num_workers
+        if not all(self._queues.leaves_room(lane, expected_s, num_workers, now) for lane in lanes):
+            return
+        worker = self.pool.take()
+        if worker is None:
+            return
+        if not self._recalls.waits_at(worker):
+            self.pool.give_back(worker)
+            return
+        self._busy[worker] = Busy(now + expected_s, 0, 0)
+        self._spawn(self._search_again(worker))
+
+    async def _search_again(self, worker: Worker) -> None:
+        await self._recalls.run_one(worker, self._clock)
         self._released(worker)

@@ -26,10 +26,10 @@ class Level(NamedTuple):
 
 
 class Instant(NamedTuple):
-    """The last level, where there is one: an answer that needs no worker."""
+    """The last level, where there is one: an answer that needs no worker; None where it has none to this request."""
 
     name: str
-    answer: Callable[[Prepared], dict[str, Tensor]]
+    answer: Callable[[Prepared], dict[str, Tensor] | None]
 
 
 class Lane:

@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from tradewind.retrieve.recall import Recall
 from tradewind.serve.caller import ANYBODY, Caller
 
 # A second series beside each, which nobody asks for.
@@ -58,6 +59,23 @@ class Metrics:
             ["model", "level"],
             registry=self.registry,
         )
+        self.recall, self.recall_low, self.recall_high = (
+            self._gauge(f"tradewind_retrieval_recall{end}", text, "plan", "allowed")
+            for end, text in (
+                (
+                    "",
+                    "Share of the best items that a search finds, by plan and share of items that its filter holds.",
+                ),
+                ("_low", "Lower end of its 95% interval."),
+                ("_high", "Upper end of its 95% interval."),
+            )
+        )
+        self.searches_audited = self._counter(
+            "tradewind_retrieval_audits", "Searches done again exactly, to measure recall.", "plan"
+        )
+        self.corrections = self._counter(
+            "tradewind_retrieval_corrections", "Times a plan was made to look at more.", "plan"
+        )
         self.retried = self._counter(
             "tradewind_requests_retried", "Requests run again after a worker died.", "model"
         )
@@ -99,6 +117,16 @@ class Metrics:
 
     def observe_lost(self, model: str, level: str, lost: float) -> None:
         self._of(self.quality_lost, model, level).observe(lost)
+
+    def observe_recall(self, recall: Recall, corrected: bool) -> None:
+        for series, value in (
+            (self.recall, recall.mean),
+            (self.recall_low, recall.low),
+            (self.recall_high, recall.high),
+        ):
+            self._of(series, recall.plan, f"{recall.band:g}").set(value)
+        self._of(self.searches_audited, recall.plan).inc()
+        self._of(self.corrections, recall.plan).inc(corrected)
 
     def observe_queue(self, model: str, seconds: float) -> None:
         self._of(self.queue_seconds, model).observe(seconds)

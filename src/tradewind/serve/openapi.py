@@ -7,6 +7,7 @@ import msgspec
 
 import tradewind
 from tradewind import names
+from tradewind.retrieve import Filter
 from tradewind.serve.protocols import about, recommend, v2
 
 REF = "#/components/schemas/{name}"
@@ -42,7 +43,9 @@ def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
     ]
     if recommends:
         types += [recommend.RecommendRequest, recommend.RecommendResponse]
-    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    components = _components(types)
+    if recommends:
+        components |= _filters(components)
     paths: Schema = {
         "/v2/health/live": _get("live", "Is the server process alive?", "Live"),
         "/v2/health/ready": _get("ready", "Can the server answer requests?", "Ready", ["503"]),
@@ -62,6 +65,18 @@ def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _components(types: Sequence[Any]) -> Schema:
+    return msgspec.json.schema_components(types, ref_template=REF)[1]
+
+
+def _filters(components: Schema) -> Schema:
+    """Return the request with a filter's schema in it, and what that refers to: the body is read in two steps."""
+    (anyone,), nodes = msgspec.json.schema_components([Filter], ref_template=REF)
+    request = components["RecommendRequest"]
+    properties = request["properties"] | {"filter": {"anyOf": [_ref("Filter"), {"type": "null"}]}}
+    return nodes | {"Filter": anyone, "RecommendRequest": request | {"properties": properties}}
 
 
 def _model_paths(path: str, suffix: str, models: Sequence[str], version: str) -> Schema:

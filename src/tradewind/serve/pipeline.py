@@ -9,7 +9,11 @@ import numpy.typing as npt
 import torch
 
 from tradewind.models import Package
-from tradewind.retrieve import Index
+from tradewind.retrieve import Filter, Index
+from tradewind.retrieve.attributes import Attributes
+from tradewind.retrieve.audit import Audit
+from tradewind.retrieve.auto import AutoIndex
+from tradewind.serve.filtering import FILTER, FILTER_BYTES, filters_of
 
 Tensors = dict[str, torch.Tensor]
 
@@ -24,12 +28,26 @@ class Recommender:
         candidates: int,
         ranks: bool,
         popular: Sequence[int] = (),
+        attributes: Attributes | None = None,
     ) -> None:
         self._encode = package.program("encode")
         self._rank = package.program("rank") if ranks else None
         self._index = index
         self._candidates = candidates
-        self._popular = torch.tensor(popular, dtype=torch.int64)
+        self._popular = tuple(popular)
+        self._popular_attributes = (
+            None if attributes is None else attributes.take(np.array(popular, np.int64))
+        )
+
+    @property
+    def audit(self) -> Audit | None:
+        """What is known of the index's recall; None for one that misses nothing, or keeps no account of it."""
+        return self._index.audit if isinstance(self._index, AutoIndex) else None
+
+    @property
+    def popular_attributes(self) -> Attributes | None:
+        """The attributes of the popular items, in their order."""
+        return self._popular_attributes
 
     def at(self, candidates: int, ranks: bool) -> "Recommender":
         """Return the same pipeline with so many candidates, ranked or in the order in which they were retrieved."""
@@ -43,7 +61,8 @@ class Recommender:
 
         A user whose history is the single item 0 has none, and gets the popular items, where the package names any.
         Takes `values`, `timestamps`, `ratings` [T] with `lengths` [B]; `seen` [S], what to leave out, with
-        `num_seen` [B]; `now`, `k` [B]; `user` [B, F].
+        `num_seen` [B]; `now`, `k` [B]; `user` [B, F]; where items have attributes, `filter` UINT8 [S], the JSON of the
+        users' filters, with `filter_bytes` [B], 0 for none. No item that a user's filter does not hold is in their row.
         """
         offsets = torch.nn.functional.pad(batch["lengths"].cumsum(0), (1, 0))
         query = _only(
@@ -51,11 +70,14 @@ class Recommender:
         )
         _check_finite("encode", query)
         seen = _exclusions(batch["seen"], batch["num_seen"])
-        found, positions = self._index.search(query.numpy(), self._candidates, exclude=seen)
+        wanted = _filters(batch)
+        found, positions = self._index.search(query.numpy(), self._candidates, exclude=seen, filters=wanted)
         scores, candidates = torch.from_numpy(found), torch.from_numpy(positions)
         top = self._top(query, candidates, scores, batch)
-        if len(self._popular):
-            self._without_history(top, batch["values"][offsets[:-1]] == 0)
+        if self._popular:
+            cold = (batch["values"][offsets[:-1]] == 0).nonzero().flatten().tolist()
+            for row in cold:
+                self._without_history(top, row, wanted[row] if wanted else None)
         return top
 
     def _top(
@@ -73,20 +95,31 @@ class Recommender:
         best, where = scores.topk(width, dim=1)
         return {"items": candidates.gather(1, where), "scores": best}
 
-    def _without_history(self, top: Tensors, cold: torch.Tensor) -> None:
-        """Put the popular items in the rows of `cold`; their scores are one over their rank."""
-        width = top["items"].shape[1]
-        some = self._popular[:width]
-        items = torch.zeros(width, dtype=torch.int64)
-        scores = torch.full((width,), -torch.inf)
-        items[: len(some)] = some
-        scores[: len(some)] = 1.0 / torch.arange(1, len(some) + 1)
-        top["items"][cold], top["scores"][cold] = items, scores
+    def _without_history(self, top: Tensors, row: int, wanted: Filter | None) -> None:
+        """Put the popular items in a row; their scores are one over their rank.
+
+        Of those few a filter may hold none: what was retrieved with it comes after them.
+        """
+        width, some = top["items"].shape[1], list(self._popular)
+        if wanted is not None and self._popular_attributes is not None:
+            held = self._popular_attributes.mask(wanted).tolist()
+            some = [item for item, holds in zip(some, held, strict=True) if holds]
+            some += [item for item in top["items"][row].tolist() if item and item not in some]
+        some = some[:width]
+        top["items"][row], top["scores"][row] = 0, -torch.inf
+        top["items"][row, : len(some)] = torch.tensor(some, dtype=torch.int64)
+        top["scores"][row, : len(some)] = 1.0 / torch.arange(1, len(some) + 1)
 
 
 def _exclusions(seen: torch.Tensor, counts: torch.Tensor) -> list[npt.NDArray[np.int64]] | None:
     """Return the positions to leave out, per user; None when there are none."""
     return np.split(seen.numpy(), counts.cumsum(0)[:-1].numpy()) if len(seen) else None
+
+
+def _filters(batch: Tensors) -> list[Filter | None] | None:
+    if FILTER not in batch:
+        return None
+    return filters_of(batch[FILTER].numpy().tobytes(), batch[FILTER_BYTES].tolist())
 
 
 def _check_finite(program: str, tensor: torch.Tensor) -> None:

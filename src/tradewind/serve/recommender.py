@@ -53,6 +53,7 @@ class RecommendModel:
         exclude_seen = parameters.get("exclude_seen", True)
         if not isinstance(exclude_seen, bool):
             raise RequestError(400, "parameter exclude_seen must be true or false")
+        wanted = self._filter(parameters.get("filter"))
         rows = []
         for row in range(first.shape[0]):
             kept = positions[row] > 0
@@ -61,7 +62,9 @@ class RecommendModel:
                 for name in ("timestamps", "ratings")
             )
             history = positions[row][kept].tolist()
-            rows.append(self.catalogue.user(history, times, ratings, k=k, exclude_seen=exclude_seen))
+            rows.append(
+                self.catalogue.user(history, times, ratings, k=k, exclude_seen=exclude_seen, wanted=wanted)
+            )
         return join(rows)
 
     def k_of(self, parameters: Mapping[str, object]) -> int:
@@ -80,6 +83,13 @@ class RecommendModel:
             "items": Value("BYTES", positions.shape, names),
             "scores": Value("FP32", finite.shape, finite.tobytes()),
         }
+
+    def _filter(self, stated: object) -> bytes:
+        if stated is None:
+            return b""
+        if not isinstance(stated, str):
+            raise RequestError(400, "parameter filter must be a string that holds a filter's JSON")
+        return self.catalogue.filters.check(stated.encode("utf-8", "surrogatepass"))
 
     def _positions(self, value: Value) -> npt.NDArray[np.int64]:
         if isinstance(value.data, list):

@@ -7,9 +7,10 @@ import msgspec
 from tradewind.serve import wire
 from tradewind.serve.accesslog import AccessLog
 from tradewind.serve.caller import Callers
-from tradewind.serve.catalogue import Catalogue
+from tradewind.serve.catalogue import Catalogue, settings_of
 from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.filtering import ItemFilters
 from tradewind.serve.gpu_metrics import register_gpus
 from tradewind.serve.http import Response
 from tradewind.serve.ladder import popular_name, program_levels
@@ -124,13 +125,16 @@ class Replica:
             self.models[name] = ProgramModel(name, program, about)
 
     def _add_recommender(self, description: wire.Description, items: list[str]) -> None:
-        catalogue = Catalogue(items, description.config, min(self.spec.candidates, len(items) - 1))
+        popular = settings_of(description.config, len(items) - 1).popular
+        filters = ItemFilters(description.attributes, popular)
+        max_k = min(self.spec.candidates, len(items) - 1)
+        catalogue = Catalogue(items, description.config, max_k, filters=filters)
         name = self.spec.name or description.name
         max_rows = description.programs["recommend"].max_rows
         self.recommender = RecommendModel(name, catalogue, max_rows)
         self.models[name] = self.recommender
-        last = popular_name(self.spec.levels, catalogue.popular)
-        instant = Instant(last, Popular(catalogue.popular).answer) if last else None
+        last = popular_name(self.spec.levels, popular)
+        instant = Instant(last, Popular(popular, filters).answer) if last else None
         self._add_lane("recommend", description.programs, instant, lost)
 
     def _add_lane(

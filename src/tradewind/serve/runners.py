@@ -1,14 +1,18 @@
 """What a worker can run: each program of a generic package, or the recommendation pipeline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import torch
 
 from tradewind.models import Package
-from tradewind.retrieve import build
+from tradewind.retrieve import Filter, build
+from tradewind.retrieve.attributes import Attributes
 from tradewind.serve import wire
+from tradewind.serve.attributes import attributes_of, shared_out, typical
 from tradewind.serve.catalogue import Settings, settings_of
+from tradewind.serve.filtering import FILTER, FILTER_BYTES
 from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
@@ -36,6 +40,12 @@ def runners_of(
     if package.manifest.task == RECOMMEND:
         return _pipelines(package, max_batch, candidates, index, levels)
     return {name: ProgramRunner(package, name, max_batch) for name in package.manifest.programs}
+
+
+def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
+    """Return the pipeline among the runners; None where there is none."""
+    runner = runners.get(RECOMMEND)
+    return runner.recommender if isinstance(runner, PipelineRunner) else None
 
 
 class ProgramRunner:
@@ -73,38 +83,50 @@ def _pipelines(
     embedding = package.tensors("items")["embedding"]
     num_items = embedding.shape[0] - 1
     settings = settings_of(package.config, num_items)
+    attributes = attributes_of(package, len(embedding))
     ranks = "rank" in package.manifest.programs
     rungs = recommender_rungs(levels, min(candidates, num_items), ranks)
-    whole = Recommender(
-        package, build(index, embedding.numpy(), skip=1), rungs[0].candidates, ranks, settings.popular
-    )
+    found = build(index, embedding.numpy(), skip=1, attributes=attributes)
+    whole = Recommender(package, found, rungs[0].candidates, ranks, settings.popular, attributes)
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
-            whole.at(rung.candidates, rung.rank), rung, settings, num_items, max_batch
+            whole.at(rung.candidates, rung.rank), rung, settings, num_items, max_batch, attributes
         )
         for i, rung in enumerate(rungs)
     }
 
 
 class PipelineRunner:
-    """The recommendation pipeline at one level, measured over histories of the longest length, random items."""
+    """The recommendation pipeline at one level, measured over histories of the longest length, random items.
+
+    Where items have attributes, every other user has a filter: a batch without any is faster than what is measured.
+    """
 
     def __init__(
-        self, recommender: Recommender, rung: Rung, settings: Settings, num_items: int, max_batch: int
+        self,
+        recommender: Recommender,
+        rung: Rung,
+        settings: Settings,
+        num_items: int,
+        max_batch: int,
+        attributes: Attributes | None = None,
     ) -> None:
-        self._recommender = recommender
+        self.recommender = recommender
         self.rung = rung
         self._num_items = num_items
         self._features = len(settings.user_features)
         self._history = settings.max_history
         self._max_rows = max_batch
+        self._filters = None if attributes is None else typical(attributes)
 
     def run(self, tensors: Tensors) -> Tensors:
-        return self._recommender(tensors)
+        return self.recommender(tensors)
 
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
         profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
+        if self.recommender.audit is not None:
+            self.recommender.audit.forget_waiting()  # these histories are nobody's
         return wire.Program(
             inputs=(),
             outputs=(),
@@ -128,6 +150,14 @@ class PipelineRunner:
             "now": ones * total,
             "k": ones * 10,
             "user": torch.zeros(rows, self._features),
+            **({} if self._filters is None else self._filter_tensors(self._filters, rows)),
+        }
+
+    def _filter_tensors(self, filters: list[Filter], rows: int) -> Tensors:
+        texts = [msgspec.json.encode(f) if f else b"" for f in shared_out(filters, rows)]
+        return {
+            FILTER: torch.tensor(list(b"".join(texts)), dtype=torch.uint8),
+            FILTER_BYTES: torch.tensor([len(text) for text in texts]),
         }
 
 

@@ -12,6 +12,9 @@ LENGTHS = struct.Struct("!IQ")
 
 Buffer = bytes | bytearray | memoryview
 
+AUDIT = "audit!"
+"""What a call names to have one search done again; no program can have this name."""
+
 ITEM_BYTES = {
     "BOOL": 1,
     "UINT8": 1,
@@ -67,6 +70,13 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The largest k that it can give."""
 
 
+class Attribute(msgspec.Struct, frozen=True, array_like=True):
+    """An attribute of items: category, number, flag or tags; and what some of them have, None for none."""
+
+    kind: str
+    values: tuple[bool | int | float | str | tuple[str, ...] | None, ...]
+
+
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of its package once it is loaded and measured; vocabulary in the body."""
 
@@ -75,6 +85,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "generic"
     digest: str = ""
     config: dict[str, object] = {}
+    attributes: dict[str, Attribute] = {}
+    """What a recommender's items may be filtered by, with the values of its popular items."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -84,12 +96,27 @@ class Call(msgspec.Struct, frozen=True):
     tensors: tuple[TensorSpec, ...]
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True):
+    """The recall of one search that was done again exactly: of which plan, near which share of allowed items.
+
+    `correction` says how the plan was changed, where it was.
+    """
+
+    plan: str
+    allowed: float
+    recall: float
+    correction: str | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Worker to front: tensors, or the error that the program raised; once, at the start, what it has loaded."""
 
     tensors: tuple[TensorSpec, ...] = ()
     error: str | None = None
     ready: Description | None = None
+    due: int = 0
+    """Searches that wait to be done again exactly, when there is time."""
+    finding: Finding | None = None
 
 
 def pack(header: msgspec.Struct, buffers: Sequence[Buffer] = ()) -> list[Buffer]:

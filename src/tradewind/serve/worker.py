@@ -14,10 +14,12 @@ import torch
 
 from tradewind.errors import TradewindError
 from tradewind.models import open_package
+from tradewind.retrieve.audit import Audit
 from tradewind.serve import wire
 from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
-from tradewind.serve.runners import Runner, runners_of
+from tradewind.serve.filtering import described
+from tradewind.serve.runners import Runner, recommender_of, runners_of
 from tradewind.serve.tensors import from_torch, to_torch
 from tradewind.spec import QualityLevel
 
@@ -89,20 +91,37 @@ def _packaged(args: argparse.Namespace) -> Loaded:
     }
     items = package.vocabulary("item") if manifest.task == "recommend" else []
     levels = msgspec.json.decode(args.levels, type=tuple[QualityLevel, ...])
-    return runners_of(package, args.max_batch, args.candidates, args.index, levels), about, items
+    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels)
+    recommender = recommender_of(runners)
+    if recommender is not None and recommender.popular_attributes is not None:
+        about["attributes"] = described(recommender.popular_attributes)
+    return runners, about, items
 
 
 def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
+    recommender = recommender_of(runners)
+    audit = None if recommender is None else recommender.audit
     while (frame := wire.receive(sock)) is not None:
         call = decode(frame[0])
         try:
+            if call.program == wire.AUDIT:
+                wire.send(sock, _audited(audit))
+                continue
             result = runners[call.program].run(to_torch(call.tensors, frame[1]))
             specs, buffers = from_torch(result)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
             wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))
             continue
-        wire.send(sock, wire.Reply(tensors=specs), buffers)
+        wire.send(sock, wire.Reply(tensors=specs, due=0 if audit is None else audit.due()), buffers)
+
+
+def _audited(audit: Audit | None) -> wire.Reply:
+    """Do one search again that waits for it, if one does."""
+    found = None if audit is None else audit.run_one()
+    if audit is None or found is None:
+        return wire.Reply()
+    return wire.Reply(due=audit.due(), finding=wire.Finding(*found))
 
 
 def _first_line(error: Exception) -> str:

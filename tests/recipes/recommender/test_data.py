@@ -5,6 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from recipes.recommender import data
+from recipes.recommender.features import tags
 from tradewind.errors import SpecError
 
 COLUMNS = {"user": ["b", "a", "b", "b"], "item": ["x", "y", "z", "x"], "timestamp": [5, 1, 5, 2]}
@@ -88,3 +89,12 @@ def test_a_changed_wheel_is_refused(tmp_path, monkeypatch):
     with pytest.raises(data.IntegrityError, match="sha256 is"):
         data.fetch_movielens(tmp_path)
     assert not (tmp_path / "ml-100k" / "events.parquet").exists()
+
+
+def test_words_of_items_are_tags_to_filter_by():
+    """By column; numbers, and columns that cannot name a field, are none."""
+    names = ("genre=Comedy", "genre=War", "my col=x", "year", "year~1")
+    table = np.array([[0, 0, 0, 0, 0], [1, 1, 1, -1, 1], [0, 1, 0, 2, 0]], np.float32)
+    found = tags(data.Features(names=names, table=table))
+    assert found == {"genre": [[], ["Comedy", "War"], ["War"]]}
+    assert tags(data.Features.none(3)) == {}

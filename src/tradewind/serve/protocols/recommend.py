@@ -21,6 +21,8 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     exclude_seen: bool = True
     user: dict[str, float] = {}
     now: float | None = None
+    filter: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """What the items must be: a filter on the attributes that the package declares; without one, any."""
     min_level: str | int | None = None
     """The least level that the client accepts: its name, or its number from 0, the best."""
 
@@ -64,6 +66,7 @@ def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int, str | int |
         exclude_seen=request.exclude_seen,
         now=now,
         features={name: _finite(value, name) for name, value in request.user.items()},
+        wanted=b"" if request.filter is msgspec.UNSET else catalogue.filters.check(bytes(request.filter)),
     )
     return prepared, k, request.min_level
 
