@@ -77,18 +77,20 @@ class Hosts:
                     stderr=subprocess.STDOUT,
                 )
             )
-        if host != LOST:
+        if host == 0:
             self.watching.needed.append(os.pidfd_open(self._agents[-1].pid))
 
     def lose(self, into_step_s: float) -> "Lost":
-        """Lose host 1 in the middle of a step, until both ranks have committed one again."""
+        """Lose the host of rank 1 in the middle of a step, until both ranks have committed one again."""
         begun = self.watching.wait(lambda stamp: stamp.rank == LOST and stamp.kind == "begin", RECOVER_S)
+        # Whichever host came last is the spare.
+        host = next(host for host in range(1, len(self.wires.names)) if begun.pid in self._pids(host))
         time.sleep(into_step_s)
         lost_s = time.time()
-        self.wires.pull(LOST)
-        for pid in self._pids(LOST):
+        self.wires.pull(host)
+        for pid in self._pids(host):
             os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(Path(f"/dev/shm/tradewind-{os.getuid()}/{self._run}-{LOST}"), ignore_errors=True)
+        shutil.rmtree(Path(f"/dev/shm/tradewind-{os.getuid()}/{self._run}-{host}"), ignore_errors=True)
         self.watching.wait_all(lambda seen: bool(back(seen, begun, lost_s, LOST)), RECOVER_S)
         seen = self.watching.seen
         new = back(seen, begun, lost_s, LOST)[0]
