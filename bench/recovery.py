@@ -21,7 +21,8 @@ In all but torchft's first figure the next committed step is one that a whole gr
 committed before the kill. `tradewind fsdp2` is ours with the model sharded by `fully_shard` over both workers.
 
 `seconds_host` is the loss of a host of two (`bench/peers/training/hosts.py`): network namespaces as hosts, the cable
-pulled and everything on it killed, a spare host at hand. Most of it is the lease: 2 s of silence.
+pulled and everything on it killed, a spare host at hand. Half of it is the lease: 250 ms of silence, as for torchft, once
+the run knows its hosts (`lease_s` in the spec; 1 s by default).
 `recomputed_host` counts the steps that were done again, whose commits the loss undid. Nobody else takes part.
 """
 

@@ -27,6 +27,7 @@ class Fleet:
         self.logs: list[Path] = []
         hosts = len(network.names)
         spec = {"script": "script.py", "workers": hosts, "hosts": hosts, "min_hosts": min_hosts}
+        spec["lease_s"] = 2.0  # Machines that run tests are silent for long.
         run = {"id": self.run, "name": "fleet", "spec": spec}
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps(run))

@@ -5,6 +5,7 @@ import secrets
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,62 @@ def test_an_agent_that_starts_again_takes_its_own_place(leader: Leader) -> None:
     assert leader.roster.capacity == 4
     for link in links:
         link.close()
+
+
+def member(leader: Leader, attempt: int = -1) -> tuple[Link, RemoteHost]:
+    """Host 1 as it sees the leader, and as the leader sees it; `attempt`: it has taken part before."""
+    link, nonce = call(leader)
+    said = Hello("r", 1, "10.0.0.2", 2, (7, 8), secrets.token_hex(8), "", attempt=attempt)
+    link.say(msgspec.structs.replace(said, proof=wire.prove(TOKEN, "member", nonce, wire.claims(said))))
+    leader.listen()
+    return link, leader.ears.came[-1]
+
+
+def test_a_silent_host_is_given_up_when_its_lease_ends(leader: Leader) -> None:
+    """Not before, and not for a message that only waits to be read."""
+    link, host = member(leader)
+    now = host.link.heard_at
+    host.look(now + 0.9 * host.lease.seconds)
+    link.say(wire.Here())
+    while not host.link.has_heard():
+        pass
+    host.link.heard_at = now - 1.1 * host.lease.seconds
+    host.look(now)
+    assert leader.ears.lost == []
+    host.look(host.link.heard_at + 1.1 * host.lease.seconds)
+    assert ["silent for 2.20 s, and its lease is 2.00 s" in why for why in leader.ears.lost] == [True]
+    link.close()
+
+
+def test_what_a_leader_was_late_is_nobodys_silence(leader: Leader) -> None:
+    """A leader that did not get to look gives hosts the time that it took from them; but it does look."""
+    link, host = member(leader)
+    host.link.heard_at -= 1.5
+    leader.roster.look_at = time.monotonic() - 1.0
+    leader.roster.look()
+    assert leader.ears.lost == []
+    assert time.monotonic() - host.link.heard_at < 1.0
+    host.link.heard_at -= 2.5
+    leader.roster.look_at = time.monotonic()
+    leader.roster.look()
+    assert len(leader.ears.lost) == 1
+    link.close()
+
+
+@pytest.mark.parametrize(("attempt", "times"), [(3, 2), (-1, 1)], ids=["the same agent", "another one"])
+def test_a_host_that_was_given_up_too_early_is_waited_for_longer(
+    leader: Leader, attempt: int, times: int
+) -> None:
+    """It comes back at once with the agent that was there before, so that it had never been away."""
+    link, host = member(leader)
+    for _ in range(400):
+        host.lease.heard(0.1, host.link.heard_at + 100.0)
+    assert host.lease.seconds == 1.0
+    host.lose("it was silent")
+    link.close()
+    link, host = member(leader, attempt)
+    assert host.lease.seconds == times * 1.0
+    link.close()
 
 
 @given(st.floats(-1e6, 1e6), st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), min_size=1, max_size=20))

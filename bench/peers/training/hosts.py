@@ -23,6 +23,10 @@ from tests.services.namespaces import Network, network
 
 PORT = 29400
 LOST = 1
+LEASE_S = 0.25
+"""How long a host may be silent, as for torchft's replicas."""
+LEARN_S = 25.0
+"""Within which the silences of the start are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Hosts:
             "TRADEWIND_HOME": str(folder / "home"),
         }
         spec = {"script": "bench/peers/training/ours.py", "args": ["--max-recompute", "1"]}
-        spec |= {"workers": 2, "hosts": 2, "python_path": ["."]}
+        spec |= {"workers": 2, "hosts": 2, "python_path": ["."], "lease_s": LEASE_S}
         (folder / "run.json").write_text(json.dumps({"id": self._run, "name": "bench", "spec": spec}))
         (folder / "checkpoints").mkdir()
 
@@ -99,12 +103,13 @@ class Hosts:
         return Lost(new.t_s - lost_s, before - resumed)
 
     def settle(self, steps: int = 10) -> None:
-        """Wait until both ranks have committed so many steps."""
+        """Wait until both ranks have committed so many steps, and the leader knows the hosts."""
 
         def enough(seen: list[Stamp]) -> bool:
             return all(committed(seen, rank) >= steps for rank in (0, 1))
 
         self.watching.wait_all(enough, START_S)
+        time.sleep(LEARN_S)
 
     def close(self) -> None:
         """End everything on every host."""

@@ -32,6 +32,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     hosts: int = 1
     min_hosts: int = 0
     """How few hosts may go on while others are lost; 0 waits for a lost one to be replaced."""
+    lease_s: float = 1.0
+    """How long a host may be silent at least before it is given up."""
     host: int | None = None
     """Which of them this one is; None for a run on one host."""
     host_wait_s: float = 600.0
@@ -199,6 +201,7 @@ def job_of(run: "Run") -> Job:
         workers=int(spec.get("workers", 1)),
         hosts=int(spec.get("hosts", 1)),
         min_hosts=int(spec.get("min_hosts", 0)),
+        lease_s=float(spec.get("lease_s", 1.0)),
         env=dict(spec.get("env", {})),
         python_path=tuple(str(code / path) for path in spec.get("python_path", ())),
         max_restarts=int(spec.get("max_restarts", 3)),

@@ -20,8 +20,9 @@ from tradewind.agent.hangs import evidence
 from tradewind.agent.host import LocalHost
 from tradewind.agent.job import Job
 from tradewind.agent.journal import JournalTail
+from tradewind.agent.lease import LONGEST_S
 from tradewind.agent.watch import FolderWatch, Signals
-from tradewind.agent.wire import LEASE_S, Hello, Link, LinkLost
+from tradewind.agent.wire import Hello, Link, LinkLost
 from tradewind.agent.worker import LocalWorker
 from tradewind.errors import TradewindError
 from tradewind.names import ExitCode
@@ -29,6 +30,8 @@ from tradewind.names import ExitCode
 _COALESCE_S = 0.02
 """After a journal was written, further writes are gathered this long."""
 _RETRY_S = 0.2
+_BEAT_S = 0.08
+"""How often it says that it is there."""
 
 
 class Member:
@@ -81,7 +84,7 @@ class Member:
         until = time.monotonic() + self.job.host_wait_s
         while self._exit_code is None:
             try:
-                connection = socket.create_connection(self.leader, timeout=LEASE_S)
+                connection = socket.create_connection(self.leader, timeout=LONGEST_S)
                 self._greet(Link(connection, wire.FromLeader))
                 return
             except (OSError, LinkLost) as error:
@@ -114,7 +117,7 @@ class Member:
             link.close()
             raise LinkLost(f"no welcome: {error}") from error
         self._link = link
-        link.beat(wire.Here)
+        link.beat(_BEAT_S, wire.Here)
         self._selector.register(link, selectors.EVENT_READ, lambda: self._take_all(link.hear()))
         self._take_all(link.whole())
         if self._asked is not None:
@@ -129,14 +132,14 @@ class Member:
     def _wait(self) -> None:
         """Sleep until something happens, and take it in; LinkLost when the leader is silent for too long."""
         assert self._link is not None
-        self._wait_once(self._link.heard_at + LEASE_S)
+        self._wait_once(self._link.heard_at + LONGEST_S)
         if self._is_silent():
             self._wait_once(0.0)  # What came while a worker was started has not been read yet.
             if self._is_silent():
-                raise LinkLost(f"silent for {LEASE_S:g} s")
+                raise LinkLost(f"silent for {LONGEST_S:g} s")
 
     def _is_silent(self) -> bool:
-        return self._link is not None and time.monotonic() > self._link.heard_at + LEASE_S
+        return self._link is not None and time.monotonic() > self._link.heard_at + LONGEST_S
 
     def _wait_once(self, until: float) -> None:
         alarm = until if self._files_at is None else min(until, self._files_at)

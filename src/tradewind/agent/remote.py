@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from tradewind.agent import wire
+from tradewind.agent.lease import Lease
 from tradewind.agent.place import Place
 from tradewind.agent.wire import Hello, Link, LinkLost, Message
 from tradewind.agent.worker import Sign, Worker
@@ -92,9 +93,12 @@ class Clock:
 class RemoteHost:
     """A host whose agent follows this one; everything it is asked is asked over its link."""
 
-    def __init__(self, link: Link, hello: Hello, ears: Ears, forget: Callable[["RemoteHost"], None]) -> None:
+    def __init__(
+        self, link: Link, hello: Hello, lease: Lease, ears: Ears, forget: Callable[["RemoteHost"], None]
+    ) -> None:
         """`forget` is called first when the host is lost, while its link is still open."""
         self.link = link
+        self.lease = lease
         self.index = hello.host
         self.address = hello.address
         self.capacity: int | None = hello.capacity
@@ -164,9 +168,11 @@ class RemoteHost:
         """Take in what its agent says."""
         if self.lost:
             return
+        before = self.link.heard_at
         try:
             for message in self.link.hear():
                 self._take(message)
+            self.lease.heard(self.link.heard_at - before, self.link.heard_at)
         except LinkLost as error:
             self.lose(str(error))
 
@@ -215,6 +221,14 @@ class RemoteHost:
             )
             worker.ended_s = self._clock.ours(message.t)
             self._ears.worker_ended(worker)
+
+    def look(self, now: float) -> None:
+        """Give it up if it has been silent for longer than its lease."""
+        if now - self.link.heard_at > self.lease.seconds and self.link.has_heard():
+            self.hear()  # It was this process that did not listen.
+        silent_s = now - self.link.heard_at
+        if silent_s > self.lease.seconds:
+            self.lose(f"it was silent for {silent_s:.2f} s, and its lease is {self.lease.seconds:.2f} s")
 
     def lose(self, why: str) -> None:
         """Give the host up: what ran on it counts as ended."""

@@ -10,8 +10,13 @@ import msgspec
 
 from tradewind.agent import wire
 from tradewind.agent.host import Host, LocalHost
+from tradewind.agent.lease import LONGEST_S, Lease
 from tradewind.agent.remote import Ears, RemoteHost
-from tradewind.agent.wire import BEAT_S, LEASE_S, Link, LinkLost
+from tradewind.agent.wire import Link, LinkLost
+
+_BEAT_S = 0.25
+"""How often it says that it is here."""
+_LATE_S = 0.05
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +55,13 @@ class Roster:
         self.others: dict[int, RemoteHost] = {}
         self.attempt = -1
         """The newest that a host which called has taken part in."""
-        self.look_at: float | None = time.monotonic() + BEAT_S if seat.door else None
+        self.look_at: float | None = time.monotonic() + _BEAT_S if seat.door else None
         """When to look next for hosts that have fallen silent, on the monotonic clock."""
         self._run, self._token, self._door, self._ears = run, seat.token, seat.door, ears
         self._callers: set[Caller] = set()
+        self._leases: dict[int, Lease] = {}
+        self._last_heard: dict[int, float] = {}
+        """Of hosts that were given up."""
         self._selector: selectors.BaseSelector | None = None
 
     @property
@@ -103,13 +111,23 @@ class Roster:
         if before is not None:
             before.lose("its agent started again")
         caller.link.say(wire.Welcome(wire.prove(self._token, "leader", hello.nonce)))
-        host = RemoteHost(caller.link, hello, self._ears, self._forget)
+        host = RemoteHost(caller.link, hello, self._lease_of(hello), self._ears, self._forget)
         self.others[host.index] = host
-        host.link.beat(lambda: wire.Beat(time.time()))
+        host.link.beat(_BEAT_S, lambda: wire.Beat(time.time()))
         self.attempt = max(self.attempt, hello.attempt)
         if self._selector is not None:
             self._selector.register(host.link, selectors.EVENT_READ, host.hear)
         self._ears.host_came(host)
+
+    def _lease_of(self, hello: wire.Hello) -> Lease:
+        """What was learnt of this host before, this time included."""
+        now, lease = time.monotonic(), self._leases.setdefault(hello.host, Lease(self.local.job.lease_s))
+        last_heard = self._last_heard.pop(hello.host, None)
+        took_part = hello.attempt >= 0  # The same agent as before, which has not ended in between.
+        if took_part and last_heard is not None and now - last_heard < LONGEST_S:
+            lease.was_too_short()
+        lease.begin(now)
+        return lease
 
     def turn_away(self, caller: Caller) -> None:
         """End the connection of somebody who does not belong here."""
@@ -123,6 +141,7 @@ class Roster:
     def _forget(self, host: RemoteHost) -> None:
         if self.others.get(host.index) is host:
             del self.others[host.index]
+            self._last_heard[host.index] = host.link.heard_at
         self._unwatch(host.link)
 
     def _unwatch(self, link: Link) -> None:
@@ -133,16 +152,15 @@ class Roster:
         """Give up hosts, and callers, that have been silent for too long."""
         assert self.look_at is not None
         now = time.monotonic()
-        excused = now - self.look_at > LEASE_S / 2  # This process did not get to listen.
-        self.look_at = now + BEAT_S
+        late_s = now - self.look_at
         for host in list(self.others.values()):
-            silent_s = now - host.link.heard_at
-            if excused:
-                host.link.heard_at = now
-            elif silent_s > LEASE_S:
-                host.lose(f"it was silent for {silent_s:.1f} s")
-        for caller in [c for c in self._callers if now - c.link.heard_at > LEASE_S]:
+            if late_s > _LATE_S:  # This process did not get to listen meanwhile: that is not their silence.
+                host.link.heard_at = min(now, host.link.heard_at + late_s)
+            host.look(now)
+        for caller in [c for c in self._callers if now - c.link.heard_at > LONGEST_S]:
             self.turn_away(caller)
+        ends = [host.link.heard_at + host.lease.seconds for host in self.others.values()]
+        self.look_at = max(now + _LATE_S, min([now + _BEAT_S, *ends]))
 
     def close(self, ended: tuple[int, str] | None) -> None:
         """Hang up; `ended`: the exit code and the reason, when the run is over here."""

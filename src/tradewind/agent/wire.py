@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import select
 import socket
 import struct
 import threading
@@ -18,13 +19,10 @@ from typing import Any
 
 import msgspec
 
+from tradewind.agent.lease import LONGEST_S
 from tradewind.agent.place import Place
 from tradewind.errors import TradewindError
 
-BEAT_S = 0.25
-"""How often each side says that it is there."""
-LEASE_S = 2.0
-"""How long a side may be silent before the other goes on without it."""
 _MAX_BYTES = 1 << 22
 _LENGTH = struct.Struct("!I")
 
@@ -187,7 +185,7 @@ class Link:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(LEASE_S)
+        connection.settimeout(LONGEST_S)
 
     def fileno(self) -> int:
         return self.connection.fileno()
@@ -195,7 +193,7 @@ class Link:
     def say(self, message: Message) -> None:
         """Send a message.
 
-        Raises LinkLost when the other side is gone or has not read for as long as its lease.
+        Raises LinkLost when the other side is gone or has not read for `LONGEST_S`.
         """
         data = msgspec.json.encode(message)
         try:
@@ -204,13 +202,13 @@ class Link:
         except OSError as error:
             raise LinkLost(f"cannot be written to: {error}") from error
 
-    def beat(self, make: Callable[[], Message]) -> None:
-        """Say this every `BEAT_S` from now on, whatever else this process is busy with."""
-        threading.Thread(target=self._beat, args=(make,), name="tradewind-beat", daemon=True).start()
+    def beat(self, every_s: float, make: Callable[[], Message]) -> None:
+        """Say this so often from now on, whatever else this process is busy with."""
+        threading.Thread(target=self._beat, args=(every_s, make), name="tradewind-beat", daemon=True).start()
 
-    def _beat(self, make: Callable[[], Message]) -> None:
+    def _beat(self, every_s: float, make: Callable[[], Message]) -> None:
         with contextlib.suppress(LinkLost):  # Whoever listens on this link finds that out, too.
-            while not self._closing.wait(BEAT_S):
+            while not self._closing.wait(every_s):
                 self.say(make())
 
     def hear(self) -> list[Any]:
@@ -231,6 +229,12 @@ class Link:
         while (message := self._take()) is None:
             self._receive()
         return message
+
+    def has_heard(self) -> bool:
+        """Whether something has come that was not read yet."""
+        look = select.poll()
+        look.register(self.connection, select.POLLIN)
+        return bool(look.poll(0))
 
     def _receive(self) -> None:
         try:

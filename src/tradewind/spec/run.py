@@ -53,6 +53,11 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     hosts: AtLeastOne = 1
     min_hosts: Count = 0
     """How few hosts may go on while others are lost; 0 waits for a lost one to be replaced."""
+    lease_s: Annotated[float, msgspec.Meta(gt=0, le=2)] = 1.0
+    """How long a host may be silent at least before it is given up, in seconds.
+
+    Three times its longest silence of late counts if that is more; 2 s are always enough.
+    """
     placement: Placement = Placement()
 
     def __post_init__(self) -> None:
