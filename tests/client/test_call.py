@@ -44,6 +44,9 @@ def test_what_the_server_leaves_out_is_left_out() -> None:
     """Defaults are the server's own."""
     assert calls.recommend_body(["1"], None, None, True, None) == b'{"history":["1"]}'
     full = calls.recommend_body(["1"], 3, {"age": 1.0}, False, 5.0)
+    assert calls.recommend_body(["1"], None, None, True, None, {"op": "flag", "field": "new"}) == (
+        b'{"history":["1"],"filter":{"op":"flag","field":"new"}}'
+    )
     assert full == b'{"history":["1"],"k":3,"user":{"age":1.0},"exclude_seen":false,"now":5.0}'
 
 

@@ -16,6 +16,7 @@ from tests.serve.shop import ATTRIBUTES, FILTERS, held, write_shop
 from tests.serve.test_metrics import scrape
 from tests.serve.test_pipeline import batch, best
 from tests.serve.test_server import stopped, until_in_flight
+from tradewind.client import Client, Options
 from tradewind.models import open_package
 from tradewind.retrieve import Filter, FilterError
 from tradewind.retrieve.filters import Equal, Flag
@@ -108,6 +109,16 @@ def test_filters_of_every_kind_share_a_batch_of_a_real_server(client, server, ta
         assert positions(answer) == expected
     count = ("tradewind_batch_rows_count", ("model", "recommend"))
     assert scrape(client, server.url)[count] - rows_before.get(count, 0) <= 2
+
+
+def test_the_client_sends_filters(server, table):
+    """As objects or as their JSON."""
+    wanted = FILTERS[0]
+    expected = [i for i in best(table, [9, 4], [9, 4], 40) if i in held(wanted)][:10]
+    with Client(server.url, Options(deadline_ms=30_000)) as asking:
+        for stated in (wanted, plain(wanted)):
+            found = asking.recommend(["i9", "i4"], k=10, filter=stated)
+            assert [int(item.item[1:]) for item in found.items] == expected
 
 
 def test_the_v2_protocol_takes_a_filter_as_a_parameter(client, server):

@@ -63,14 +63,18 @@ class AsyncClient:
         user: Mapping[str, float] | None = None,
         exclude_seen: bool = True,
         now: float | None = None,
+        filter: object = None,
         deadline_ms: float | None = None,
         tenant: str | None = None,
         priority: str | None = None,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Recommendation:
-        """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating."""
-        body = calls.recommend_body(history, k, user, exclude_seen, now)
+        """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating.
+
+        `filter` says what the items must be: a `tradewind.retrieve.Filter`, or mappings and lists like its JSON.
+        """
+        body = calls.recommend_body(history, k, user, exclude_seen, now, filter)
         merged = self._merged(tenant, priority, headers) | {"content-type": "application/json"}
         call = calls.make("POST", "/v1/recommend", [body], headers=merged, request_id=request_id)
         answer, endpoint = await self._sender.call(call, self._deadline_s(deadline_ms))

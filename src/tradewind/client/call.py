@@ -102,6 +102,7 @@ def recommend_body(
     user: Mapping[str, float] | None,
     exclude_seen: bool,
     now: float | None,
+    filter: object = None,
 ) -> bytes:
     """The body of `POST /v1/recommend`; what is left to the server is left out."""
     body: dict[str, Any] = {"history": list(history)}
@@ -109,6 +110,7 @@ def recommend_body(
     body |= {"user": dict(user)} if user else {}
     body |= {} if exclude_seen else {"exclude_seen": False}
     body |= {"now": now} if now is not None else {}
+    body |= {"filter": filter} if filter is not None else {}
     return msgspec.json.encode(body)
 
 

@@ -63,17 +63,21 @@ class Client:
         user: Mapping[str, float] | None = None,
         exclude_seen: bool = True,
         now: float | None = None,
+        filter: object = None,
         deadline_ms: float | None = None,
         tenant: str | None = None,
         priority: str | None = None,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Recommendation:
-        """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating."""
+        """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating.
+
+        `filter` says what the items must be: a `tradewind.retrieve.Filter`, or mappings and lists like its JSON.
+        """
         return self._wait(
             self._client.recommend(
-                history, k=k, user=user, exclude_seen=exclude_seen, now=now, deadline_ms=deadline_ms,
-                tenant=tenant, priority=priority, request_id=request_id, headers=headers,
+                history, k=k, user=user, exclude_seen=exclude_seen, now=now, filter=filter,
+                deadline_ms=deadline_ms, tenant=tenant, priority=priority, request_id=request_id, headers=headers,
             )
         )  # fmt: skip
 
