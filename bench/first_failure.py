@@ -7,10 +7,12 @@ that sleep or stop until the others' collectives time out, ranks that take long 
 the other. The other ranks fail because of it, and report that as they are, wrapped, or by an exit code alone.
 
 An answer is right when it names the rank, and the exception (its type and its message's mark), signal or exit code.
-For ranks that hang the rank is enough. Ours is what `tradewind show` prints of the run; torchrun's is the root cause
+For ranks that hang the rank is enough. With `--resume FILE` every verdict is written down there, and those that
+are there are not asked for again. Ours is what `tradewind show` prints of the run; torchrun's is the root cause
 in its report of a ChildFailedError, with `@record` on the script's main, as its documentation advises.
 """
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -103,23 +105,53 @@ def measure(options: Options) -> Mapping[str, Figure]:
     cases = list(draw(len(KINDS) if options.quick else CASES, most=3 if options.quick else 8))
     verdicts: dict[str, list[bool]] = {"tradewind": [], "torchrun": []}
     wrong: Counter[tuple[str, str]] = Counter()
+    known = Known(options.extra.resume)
     for number, case in enumerate(cases):
-        for name, ask in (("tradewind", ask_tradewind), ("torchrun", ask_torchrun)):
-            with tempfile.TemporaryDirectory(prefix="failing-") as folder:
-                answer = ask(case, Path(folder))
-            verdicts[name].append(case.is_right(answer))
-            if not verdicts[name][-1]:
-                wrong[name, case.kind] += 1
-                said = answer.text.strip().replace("\n", " | ")[-200:]
-                say(f"{name} is wrong: {case}: it names rank {answer.rank}: {said}")
+        right = known.of(case) or known.add(case, judge(case))
+        for name in verdicts:
+            verdicts[name].append(right[name])
+            wrong[name, case.kind] += not right[name]
         say(f"{number + 1}/{len(cases)}  " + "  ".join(f"{n} {sum(v)}" for n, v in verdicts.items()))
-    for (name, kind), count in sorted(wrong.items()):
+    for (name, kind), count in sorted((+wrong).items()):
         say(f"{name:<12} {kind:<14} {count} of {sum(case.kind == kind for case in cases)} wrong")
     return {
         "cases": Figure(len(cases), "count", len(cases), len(cases), len(cases)),
         "top1": share(verdicts["tradewind"]),
         "top1_torchrun": share(verdicts["torchrun"]),
     }
+
+
+class Known:
+    """Verdicts on cases, kept in a file from one start of the benchmark to the next."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._verdicts: dict[str, dict[str, bool]] = dict(map(json.loads, lines))
+
+    def of(self, case: Case) -> dict[str, bool] | None:
+        """Who was right about this case, if it was tried."""
+        return self._verdicts.get(str(case))
+
+    def add(self, case: Case, right: dict[str, bool]) -> dict[str, bool]:
+        """Write down who was right."""
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps([str(case), right]) + "\n")
+        return right
+
+
+def judge(case: Case) -> dict[str, bool]:
+    """Who is right about a case; what a wrong one says is printed."""
+    right = {}
+    for name, ask in (("tradewind", ask_tradewind), ("torchrun", ask_torchrun)):
+        with tempfile.TemporaryDirectory(prefix="failing-") as folder:
+            answer = ask(case, Path(folder))
+        right[name] = case.is_right(answer)
+        if not right[name]:
+            said = answer.text.strip().replace("\n", " | ")[-200:]
+            say(f"{name} is wrong: {case}: it names rank {answer.rank}: {said}")
+    return right
 
 
 def draw(count: int, most: int) -> Iterator[Case]:
@@ -182,5 +214,9 @@ def call(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> "subproce
     )
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", type=Path, help="where verdicts are kept, to go on with later")
+
+
 if __name__ == "__main__":
-    main(NAME, measure, packages=("torch",))
+    main(NAME, measure, packages=("torch",), add_flags=add_flags)

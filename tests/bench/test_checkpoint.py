@@ -88,7 +88,7 @@ def test_a_hundredth_is_touched(name: str) -> None:
 def test_a_failed_rank_ends_the_others() -> None:
     """When one rank fails the others are ended and it is over at once, not at the time limit."""
     codes = ["import sys; sys.exit(3)", "import time; time.sleep(300)"]
-    ranks = [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
+    ranks = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in codes]
     started = time.monotonic()
     checkpoint._wait(ranks)
     assert time.monotonic() - started < 60
