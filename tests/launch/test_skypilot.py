@@ -10,14 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from bench.peers.environments import SKY, environment
+from tests.launch import recipe
 from tests.launch.conftest import write
 from tests.services.kubernetes import ControlPlane
+from tradewind.cli.main import invoke
 from tradewind.errors import MissingExtraError, SpecError
 from tradewind.launch import skypilot
 from tradewind.launch.kubernetes.preview import to_yaml
-from tradewind.spec import Placement, Resources, RunSpec
+from tradewind.launch.kubernetes.unpack import unpack
+from tradewind.spec import Placement, Resources, RunSpec, from_stored
 
 CHECK = Path(__file__).parents[1] / "services" / "sky_check.py"
 IMAGE = Placement(image="registry.example/train:1")
@@ -69,33 +73,54 @@ def ask(sky: Path, task: dict[str, Any], folder: Path, plane: ControlPlane) -> d
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_skypilot_loads_and_places_a_rendered_task(
-    project: Path, tmp_path: Path, sky: Path, kwok: ControlPlane
+def test_skypilot_loads_and_places_the_recipe(
+    root: Path,
+    tmp_path: Path,
+    sky: Path,
+    kwok: ControlPlane,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its loader takes every field, and its optimizer a node of a real Kubernetes; what fits nowhere it refuses."""
+    """Its loader takes every field of the recipe's task, and its optimizer a node of a real Kubernetes; what fits nowhere it refuses."""
     kwok.add_node("sky-node", cpus="64", memory="512Gi")
     kwok.api.wait("/api/v1/nodes", lambda nodes: any(map(is_ready, nodes)))
-    spec = RunSpec(script="train.py", hosts=2, workers=4, max_restarts=5, placement=IMAGE)
-    small = Resources(cpus=2, memory_gib=4)
-    task = skypilot.rendered(spec_of(spec, small), "sky", cwd=project / "jobs")
+    recipe.copy_to(root)
+    monkeypatch.chdir(root)
+    spec = RunSpec(
+        script=recipe.SCRIPT,
+        args=recipe.Trained(workers=2, epochs=2, gates=()).flags,
+        hosts=2,
+        workers=2,
+        max_restarts=5,
+        placement=IMAGE,
+        resources=Resources(cpus=2, memory_gib=4),
+    )
+    (root / "run.yaml").write_text(to_yaml([msgspec.to_builtins(spec)]))
+    assert invoke(["render", "run.yaml", "--target", "skypilot"]) == 0
+    task = yaml.safe_load(capsys.readouterr().out)
     found = ask(sky, task, tmp_path, kwok)
     assert (found["nodes"], found["cloud"], found["refused"]) == (2, "Kubernetes", "")
     assert found["name"] == task["name"]
     assert found["recovery"]["max_restarts_on_errors"] == 5
     assert found["recovery"]["recover_on_exit_codes"] == [75]
-    large = skypilot.rendered(spec_of(spec, Resources(cpus=5000)), "sky", cwd=project / "jobs")
+    check_carries(Path(task["file_mounts"][skypilot.PARTS]), spec)
+    large = skypilot.rendered(msgspec.structs.replace(spec, resources=Resources(cpus=5000)), "sky")
     assert ask(sky, large, tmp_path, kwok)["refused"]
     kwok.api.delete("/api/v1/nodes/sky-node")
+
+
+def check_carries(parts: Path, spec: RunSpec) -> None:
+    """What the task mounts is the spec, and the recipe's code as it is here."""
+    about = json.loads((parts / "run.json").read_text())
+    sent = from_stored(RunSpec, about["spec"])
+    assert (sent.script, sent.args, sent.hosts) == (spec.script, spec.args, spec.hosts)
+    unpack(json.loads((parts / "snapshot.json").read_text()), str(parts), str(parts / "laid-out"))
+    assert (parts / "laid-out" / recipe.SCRIPT).read_bytes() == Path(recipe.SCRIPT).read_bytes()
 
 
 def is_ready(node: dict[str, Any]) -> bool:
     """Whether kwok has said that a node is there."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ()))
-
-
-def spec_of(spec: RunSpec, resources: Resources) -> RunSpec:
-    """The spec with these resources."""
-    return msgspec.structs.replace(spec, resources=resources)
 
 
 def test_the_same_input_gives_the_same_task(project: Path) -> None:

@@ -46,6 +46,7 @@ class RayCluster:
             "--include-dashboard=true",
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}",
+            "--no-monitor",
             f"--temp-dir={self._folder}",
         )
 

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ from tests.agent import training
 from tests.agent.test_supervise import check_exactly_once
 from tests.agent.training import Finished
 from tests.launch.kubernetes.nodes import Cluster
+from tests.launch.recipe import Trained, package
 from tests.services.kubernetes import ControlPlane, Options, control_plane
 from tests.services.namespaces import Network, network
 from tradewind.cli.main import invoke
 
 pytestmark = pytest.mark.slow
 NODES = 4
-RECIPES = pathlib.Path(__file__).parents[3] / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -86,86 +85,23 @@ def test_a_pod_that_is_evicted_commits_first(cluster: Cluster, tmp_path: pathlib
     assert len(set(stopped)) == 1
 
 
-GATES = (6, 12, 18, 24)
-"""Steps whose body waits for the test, unless its worker is told to leave."""
-NOTED = (
-    f"GATES = {GATES}\n"
-    + """
-import os, pathlib, time
-from recipes.recommender import train as recipe
-from tradewind import train
-
-OUT = pathlib.Path(os.environ["OUT"])
-
-# A worker that goes on in place runs this again, in the same process.
-Plain = getattr(train.Loop, "plain", train.Loop)
-
-class Noted(Plain):
-    '''What the loop hands out is written down; the recipe is as it is.'''
-
-    plain = Plain
-
-    def __init__(self, **given):
-        super().__init__(**given, max_recompute=1)
-
-    def __iter__(self):
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        for rows in super().__iter__():
-            step = self.step + 1
-            if step in GATES:
-                print("at step", step, flush=True)
-                (OUT / f"at{step}.{rank}").touch()
-                while not (OUT / f"go{step}").exists() and not self._preemption.asked:
-                    time.sleep(0.01)
-            yield rows
-            with open(OUT / f"samples.{os.getpid()}", "a") as out:
-                out.write(f"{step} {world} {rank} {' '.join(map(str, rows.tolist()))}\\n")
-
-train.Loop = Noted
-recipe.main()
-"""
-)
-"""The recommender recipe, whose samples can be checked and whose steps can be held."""
 HOSTS = 3
-RECIPE = ("--data", "synthetic:5000", "--model", "sasrec", "--epochs", "3")
-STEPS = 30
+TRAINED = Trained(workers=HOSTS, epochs=3, gates=(6, 12, 18, 24))
 FIRST = """
 import os, pathlib
 print("rank", os.environ["RANK"], "goes first", flush=True)
 """
 
 
-def recipe_project(folder: pathlib.Path) -> None:
-    """A project with the recipe in it, and the script that notes what it does."""
-    shutil.copytree(RECIPES, folder / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "noted.py").write_text(NOTED)
-
-
 @pytest.fixture
 def calm_recipe(tmp_path: pathlib.Path) -> "subprocess.Popen[str]":
     """The recipe, undisturbed, with three workers on this machine."""
-    folder = tmp_path / "calm"
-    (folder / "out").mkdir(parents=True)
-    for step in GATES:
-        (folder / "out" / f"go{step}").touch()
-    recipe_project(folder / "project")
-    words = ["run", "noted.py", "--workers", str(HOSTS), "--", *RECIPE, "--out", str(folder / "out")]
-    return subprocess.Popen(
-        [*training.TRADEWIND, *words],
-        cwd=folder / "project",
-        env=training.environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return TRAINED.start_calm(tmp_path / "calm")
 
 
 def at_gate(cluster: Cluster, step: int) -> None:
     """Return once all workers are in the body of this step."""
-    wanted = [cluster.volume / "out" / f"at{step}.{rank}" for rank in range(HOSTS)]
-    training.wait_until(
-        lambda: all(path.exists() for path in wanted), lambda: f"not at {step}\n{cluster.said()}", 90
-    )
+    TRAINED.at_gate(cluster.volume / "out", step, cluster.said)
 
 
 def lose_a_node(cluster: Cluster, index: int) -> None:
@@ -212,11 +148,6 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def weights(folder: pathlib.Path) -> dict[str, bytes]:
-    """The trained weights of the recipe's package, by file."""
-    return {path.name: path.read_bytes() for path in sorted((folder / "package" / "weights").iterdir())}
-
-
 @pytest.mark.timeout(400)
 def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
     cluster: Cluster,
@@ -226,9 +157,9 @@ def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
 ) -> None:
     """A pod killed, a node lost, a whole gang preempted, a run suspended: bitwise the same weights, and each is named."""
     cluster.configure({})
-    recipe_project(pathlib.Path())
+    TRAINED.write(pathlib.Path())
     out = cluster.volume / "out"
-    run = submit("noted.py", "--hosts", str(HOSTS), "--gpus", "1", "--", *RECIPE, "--out", str(out))
+    run = submit("noted.py", "--hosts", str(HOSTS), "--gpus", "1", "--", *TRAINED.flags, "--out", str(out))
     following = subprocess.Popen(
         [*training.TRADEWIND, "logs", "-f", "--rank", "1", run], stdout=subprocess.PIPE, text=True
     )
@@ -254,12 +185,10 @@ def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
     cluster.go_on("go24")
     found = cluster.finish(run)
     assert found.code == 0, found.output
-    output, _ = calm_recipe.communicate(timeout=150)
-    assert calm_recipe.returncode == 0, output
-    undisturbed = Finished(0, output, found.run, [], tmp_path / "calm" / "out")
-    assert found.committed() == undisturbed.committed()
-    assert list(found.committed()) == list(range(1, STEPS + 1))
-    assert weights(out) == weights(undisturbed.out)
+    calm = training.finish(tmp_path / "calm", calm_recipe)
+    assert calm.code == 0, calm.output
+    TRAINED.check_equal(found, calm)
+    assert package(found.out) == package(calm.out)
     check_resumed(found)
     check_named(said(capsys, "show", run), first)
     printed, _ = following.communicate(timeout=60)
@@ -269,7 +198,7 @@ def test_the_recipe_outlives_all_that_a_cluster_does_to_it(
 
 def check_resumed(found: Finished) -> None:
     """Each attempt after the first goes on from a committed step, on every rank alike; none begins anew."""
-    for attempt, gate in enumerate(GATES, 1):
+    for attempt, gate in enumerate(TRAINED.gates, 1):
         steps = {event.data["step"] for event in found.of("resume") if event.attempt == attempt}
         assert len(steps) == 1, (attempt, steps, found.output)
         # Those before the last two were told to end: they did the step at the gate, and committed.
@@ -302,6 +231,6 @@ def check_followed(printed: str) -> None:
     lines = printed.splitlines()
     assert all(line.startswith("[host1] [rank1] ") for line in lines), printed
     steps = [int(line.split()[-1]) for line in lines if "at step" in line]
-    assert sorted(set(steps)) == list(GATES)
+    assert sorted(set(steps)) == list(TRAINED.gates)
     assert steps == sorted(steps)
     assert steps.count(6) > 1, "the pod that was killed was there, and the one in its place"

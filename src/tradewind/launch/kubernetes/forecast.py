@@ -15,9 +15,9 @@ from tradewind.launch.kubernetes.code import Code
 from tradewind.launch.kubernetes.context import load_context
 from tradewind.launch.kubernetes.look import PLANNING, Seen, look
 from tradewind.launch.kubernetes.outlook import Outlook, outlook
-from tradewind.launch.kubernetes.place import FIELD
 from tradewind.launch.kubernetes.preview import Preview, preview_of, request_of
 from tradewind.launch.kubernetes.request import Capabilities, Request, host_resources
+from tradewind.launch.place import FIELD
 from tradewind.launch.plan import plan
 from tradewind.launch.why.amounts import amount
 from tradewind.spec import RunSpec

@@ -10,12 +10,10 @@ from tradewind.errors import StoreError
 from tradewind.launch.kubernetes.cluster import Cluster
 from tradewind.launch.kubernetes.code import Layers
 from tradewind.launch.kubernetes.context import KIND, load_context
+from tradewind.launch.place import read_place
 
 if TYPE_CHECKING:
     from tradewind.store import Run
-
-FIELD = "place"
-"""Under this name it stands in a stored run's spec."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,13 +34,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def place_of(run: "Run") -> Place | None:
     """Where on a cluster a run is; None when it is on this machine."""
-    found = run.spec.get(FIELD)
-    if not isinstance(found, dict) or found.get("kind") != KIND:
-        return None
-    try:
-        return msgspec.convert(found, Place)
-    except msgspec.ValidationError as error:
-        raise StoreError(f"run {run.id}: what the store says of its place cannot be read: {error}") from None
+    return read_place(run, KIND, Place)
 
 
 @contextlib.contextmanager

@@ -5,21 +5,18 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from tradewind import names
-from tradewind.errors import ClusterError, TradewindError
+from tradewind.errors import ClusterError
 from tradewind.launch.kubernetes.cluster import Cluster, Object, Refused
 from tradewind.launch.kubernetes.code import Base, Code, TooLarge, pack
 from tradewind.launch.kubernetes.context import Context, load_context
 from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, manifests, token_secret
-from tradewind.launch.kubernetes.place import FIELD, Place, place_of
+from tradewind.launch.kubernetes.place import Place, place_of
 from tradewind.launch.kubernetes.request import Request, for_pods, make_request
-from tradewind.launch.local import as_stored
-from tradewind.launch.plan import plan
-from tradewind.launch.snapshot import read_tree, snapshot
+from tradewind.launch.send import Submission, again, first, known
+from tradewind.launch.snapshot import read_tree
 from tradewind.spec import RunSpec, from_stored
 
 if TYPE_CHECKING:
@@ -37,13 +34,8 @@ def submit(
     Raises SpecError for what is wrong in the spec or the context, and ClusterError when the cluster
     refuses; nothing stays on the cluster then.
     """
-    from tradewind.store import home, open_blobs
-
     context = load_context(on)
-    worked_out = plan(spec, cwd, elsewhere=True)
-    blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
-    return send(worked_out.name, as_stored(spec, worked_out), digest, on, context, store, blobs)
+    return send(first(spec, on, blobs, cwd), context, store)
 
 
 def resubmit(earlier: "Run", store: "Store", blobs: "Blobs | None" = None) -> "Run":
@@ -51,56 +43,33 @@ def resubmit(earlier: "Run", store: "Store", blobs: "Blobs | None" = None) -> "R
 
     Raises TradewindError when the earlier run has no snapshot.
     """
-    from tradewind.store import open_blobs
-
-    place = place_of(earlier)
-    if place is None or not earlier.snapshot:
-        raise TradewindError(f"run {earlier.id} has no code snapshot on a cluster, so it cannot be run again")
-    stored = {key: value for key, value in earlier.spec.items() if key != FIELD}
-    context = load_context(place.on)
-    return send(earlier.name, stored, earlier.snapshot, place.on, context, store, blobs or open_blobs())
+    asked = again(earlier, place_of(earlier), blobs)
+    return send(asked, load_context(asked.on), store)
 
 
-def send(
-    name: str,
-    stored: Mapping[str, Any],
-    digest: str,
-    on: str,
-    context: Context,
-    store: "Store",
-    blobs: "Blobs",
-) -> "Run":
-    """Make the run known, then make its objects; when those are refused it is known as failed."""
-    from tradewind.store import Run, new_id
+def send(asked: Submission, context: Context, store: "Store") -> "Run":
+    """Work out the run's objects and have them tried, then make the run known, then make them."""
+    from tradewind.store import new_id
 
-    created_s = time.time()
-    spec = from_stored(RunSpec, stored)
+    created_s, blobs = time.time(), asked.blobs
     with Cluster(context) as cluster:
         parts = existing_parts(cluster)
-        base = find_base(str(stored["root"]), cluster, parts, store, blobs)
+        base = find_base(str(asked.stored["root"]), cluster, parts, store, blobs)
         request = make_request(
             run=new_id(),
-            name=name,
-            spec=spec,
-            stored=for_pods(stored),
-            code=travel(digest, blobs, context, base),
+            name=asked.name,
+            spec=from_stored(RunSpec, asked.stored),
+            stored=for_pods(asked.stored),
+            code=travel(asked.digest, blobs, context, base),
             context=context,
             capabilities=cluster.capabilities(),
-            checkpoint_s=checkpoint_s(name, store),
+            checkpoint_s=checkpoint_s(asked.name, store),
             created_s=created_s,
         )
         try_out(request, cluster)
-        place = msgspec.to_builtins(place_for(request, on, cluster))
-        run = store.add_run(
-            Run(
-                id=request.run, name=name, created_s=created_s, spec={**stored, FIELD: place}, snapshot=digest
-            )
-        )
-        try:
+        place = place_for(request, asked.on, cluster)
+        with known(asked.run(request.run, created_s, place), store) as run:
             create(request, cluster, parts)
-        except BaseException:
-            store.update_run(run.id, state="failed", ended_s=time.time(), exit_code=names.ExitCode.FAILED)
-            raise
     return run
 
 

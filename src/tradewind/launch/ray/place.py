@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tradewind.errors import StoreError
+from tradewind.launch.place import read_place
 from tradewind.launch.ray.context import KIND
 
 if TYPE_CHECKING:
     from tradewind.store import Run
-
-FIELD = "place"
 
 
 class RayPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,10 +24,4 @@ class RayPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 def ray_place_of(run: "Run") -> RayPlace | None:
     """Which job of which cluster a run is; None when it is not on Ray."""
-    found = run.spec.get(FIELD)
-    if not isinstance(found, dict) or found.get("kind") != KIND:
-        return None
-    try:
-        return msgspec.convert(found, RayPlace)
-    except msgspec.ValidationError as error:
-        raise StoreError(f"run {run.id}: what the store says of its place cannot be read: {error}") from None
+    return read_place(run, KIND, RayPlace)
