@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tradewind.cli.brief import brief
 from tradewind.cli.output import Output, emit, print_pairs, to_plain
 from tradewind.cli.runs import Passed, read_spec
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
@@ -71,7 +72,8 @@ def plan(
 
         emit(plan_here(spec), output)
         return ExitCode.OK
-    return show(ask(spec, on), output)
+    with brief():
+        return show(ask(spec, on), output)
 
 
 def dry_run_on(spec: "RunSpec", on: str, output: Output) -> int:

@@ -119,10 +119,18 @@ def ps(*, all: bool = False, limit: int = 20, output: OutputFlag = "table") -> i
     all
         Every run, whatever `limit` says.
     """
+    from tradewind.cli.brief import brief
+
+    with brief():
+        return list_runs(1_000_000 if all else limit, output)
+
+
+def list_runs(limit: int, output: Output) -> int:
+    """Print the newest runs as they are now."""
     from tradewind.store import open_store
 
     with open_store() as store:
-        runs = up_to_date(store.runs(1_000_000 if all else limit), store)
+        runs = up_to_date(store.runs(limit), store)
     rows = [row(r, time.time()) for r in runs]
     emit(rows, output, ("id", "name", "on", "state", "workers", "age_s", "wall_s", "exit_code"))
     return ExitCode.OK

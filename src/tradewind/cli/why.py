@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tradewind.cli.brief import brief
 from tradewind.cli.output import Output, emit
 from tradewind.errors import SpecError
 from tradewind.names import ExitCode
@@ -42,15 +43,20 @@ def why(
     """
     if on is not None and from_ is not None:
         raise SpecError("--on and --from: one asks a cluster, the other reads a file; give one of them")
-    if on is not None:
-        found = explain_on(on, run, namespace)
-    else:
-        found = explain_stored(run) if from_ is None else explain_dump(from_, run, namespace)
+    with brief():
+        found = explain_by(run, on, from_, namespace)
     if output == "json":
         emit(found, output)
     else:
         print_explanation(found)
     return ExitCode.OK
+
+
+def explain_by(ref: str, on: str | None, from_: str | None, namespace: str | None) -> "Explanation":
+    """Explain by the cluster that is named, by a dump, or where the store says that the run is."""
+    if on is not None:
+        return explain_on(on, ref, namespace)
+    return explain_stored(ref) if from_ is None else explain_dump(from_, ref, namespace)
 
 
 def explain_dump(path: str, ref: str, namespace: str | None) -> "Explanation":

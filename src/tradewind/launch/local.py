@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradewind import names
-from tradewind.agent.lock import is_held
 from tradewind.errors import SpecError, TradewindError
 from tradewind.launch.plan import Plan, plan
 from tradewind.launch.snapshot import checkout, snapshot
@@ -132,7 +131,11 @@ def start_detached(run: "Run", store: "Store") -> int:
 
 def reconcile(run: "Run", store: "Store") -> "Run":
     """The run, marked failed when its agent on this machine died without saying how it ended."""
-    if run.state != "running" or not os.path.isdir(run.dir) or is_held(Path(run.dir)):
+    if run.state != "running" or not os.path.isdir(run.dir):
+        return run
+    from tradewind.agent.lock import is_held  # The agent's modules take as long as asking a cluster.
+
+    if is_held(Path(run.dir)):
         return run
     run = store.run(run.id)  # An agent says how the run ended before it lets go of it.
     if run.state != "running":

@@ -15,7 +15,7 @@ from tests.launch.why.scenarios import recorded
 from tradewind.errors import NotFoundError, SpecError, TradewindError
 from tradewind.launch.why import decode_dump, dump, explain, read_dump
 from tradewind.launch.why.dump import decode_list
-from tradewind.launch.why.kinds import Node
+from tradewind.launch.why.kinds import Event, Node
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -171,3 +171,21 @@ def test_a_list_of_the_api_is_decoded_into_what_rules_use() -> None:
     found = decode_list(data, Node, "Node")
     assert [(item.ref, item.metadata.labels) for item in found] == [("node/a", {}), ("node/b", {})]
     assert decode_list(b'{"kind": "NodeList", "items": null}', Node, "Node") == []
+
+
+@pytest.mark.parametrize(
+    ("times", "last"),
+    [
+        ({"eventTime": None, "firstTimestamp": "1", "lastTimestamp": "2"}, "2"),
+        ({"eventTime": "3", "firstTimestamp": None, "lastTimestamp": None, "series": None}, "3"),
+        ({"eventTime": "3", "lastTimestamp": None, "series": {"lastObservedTime": "4"}}, "4"),
+    ],
+)
+def test_events_are_read_at_the_first_try(
+    times: dict[str, Any], last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nulls of every event, of which a cluster has thousands, do not send each through the slow reading."""
+    monkeypatch.delattr(dump, "_decode")
+    data = json.dumps({"items": [{"metadata": {"name": "a"}, "message": "m"} | times]}).encode()
+    (event,) = decode_list(data, Event, "Event")
+    assert (event.kind, event.time, event.text) == ("Event", last, "m")

@@ -56,7 +56,9 @@ TEMPLATES = Source(
 )
 
 
-EVENTS = _core("Event", kinds.Event, "events", fresh=True)
+OF_NO_NODE = {"fieldSelector": "involvedObject.kind!=Node"}
+"""Every node leaves events in the namespace `default`, and no rule reads them."""
+EVENTS = _core("Event", kinds.Event, "events", fresh=True, selects=OF_NO_NODE)
 POD_GROUPS = Source("PodGroup", kinds.PodGroup, ("scheduling.k8s.io/v1beta1",), "podgroups", fresh=True)
 WORKLOADS = Source("Workload", kinds.Workload, _KUEUE, "workloads", fresh=True)
 CONFIGS = _core("ConfigMap", Object, "configmaps", only_metadata=True)

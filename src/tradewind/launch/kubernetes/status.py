@@ -3,13 +3,14 @@
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tradewind import names
 from tradewind.errors import TradewindError
 from tradewind.launch.kubernetes.cluster import Cluster, Object, list_items
+from tradewind.launch.kubernetes.jobs import ask_for_all
 from tradewind.launch.kubernetes.place import Place, cluster_of, place_of
 from tradewind.launch.kubernetes.times import seconds
 
@@ -21,7 +22,6 @@ OVER = ("succeeded", "failed", "stopped")
 JOB = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 _PARALLEL = 8
-MANAGED = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,8 +158,6 @@ def refresh(run: "Run", store: "Store") -> "Run":
 
 Key = tuple[str, str, str]
 """A namespace of a cluster: as it was asked for, the API server's address, the namespace."""
-Listed = tuple[list[Object], list[Object]]
-"""The Jobs there, and their pods beyond Pending: of the others nothing is told."""
 
 
 def refresh_all(runs: Sequence["Run"], store: "Store") -> tuple[list["Run"], list[str]]:
@@ -183,16 +181,6 @@ def refresh_all(runs: Sequence["Run"], store: "Store") -> tuple[list["Run"], lis
     return [refreshed(run, jobs, pods, store) for run in runs], problems
 
 
-def ask_for_all(place: Place) -> Listed | TradewindError:
-    """Every run's Job in one namespace and its pods, asked side by side; or why not."""
-    try:
-        with cluster_of(place) as cluster, ThreadPoolExecutor(1) as beside:
-            pods = beside.submit(cluster.list, "v1", "Pod", MANAGED, fields="status.phase!=Pending")
-            return cluster.list("batch/v1", "Job", MANAGED), pods.result()
-    except TradewindError as error:
-        return error
-
-
 def refreshed(
     run: "Run",
     jobs: Mapping[Key, Mapping[str, Object]],
@@ -204,23 +192,31 @@ def refreshed(
     if place is None or run.state in OVER:
         return run
     found = jobs.get((place.on, place.cluster, place.namespace))
-    return run if found is None else keep(run, found.get(place.job), pods.get(run.id, ()), store)
+    if found is None:
+        return run
+    job, own = found.get(place.job), pods.get(run.id, ())
+    return run if is_known(run, observe(job, own)) else keep(run, job, own, store)
 
 
 def keep(run: "Run", job: Object | None, pods: Sequence[Object], store: "Store") -> "Run":
     """Tell the store how a run is, if it does not know yet."""
     run = store.run(run.id)  # Its own agents may have said how it ended while the cluster was asked.
-    if run.state in OVER:
-        return run
     seen = observe(job, pods)
+    if run.state in OVER or is_known(run, seen):
+        return run
     ended_s = seen.ended_s or (datetime.datetime.now().timestamp() if seen.state in OVER else None)
-    fields: dict[str, Any] = {"state": seen.state}
-    fields |= {"started_s": run.started_s or seen.started_s, "ended_s": ended_s, "exit_code": seen.exit_code}
     if seen.state in OVER:
         note_end(run, seen, ended_s, store)
-    elif all(getattr(run, name) == value for name, value in fields.items()):
-        return run
-    return store.update_run(run.id, **fields)
+    started_s = run.started_s or seen.started_s
+    return store.update_run(
+        run.id, state=seen.state, started_s=started_s, ended_s=ended_s, exit_code=seen.exit_code
+    )
+
+
+def is_known(run: "Run", seen: Observed) -> bool:
+    """Whether a run is as it was last seen."""
+    told = (seen.state, run.started_s or seen.started_s, seen.ended_s, seen.exit_code)
+    return told == (run.state, run.started_s, run.ended_s, run.exit_code)
 
 
 def note_end(run: "Run", seen: Observed, ended_s: float | None, store: "Store") -> None:

@@ -73,11 +73,11 @@ class About(Part, frozen=True, kw_only=True):
 
 
 class Series(Part, frozen=True, kw_only=True):
-    last_observed_time: str = ""
+    last_observed_time: str | None = None
 
 
 class Event(Object, frozen=True, kw_only=True):
-    """An event of either API group."""
+    """An event of either API group; the API server prints times that it does not have as null."""
 
     involved_object: About = About()
     regarding: About = About()
@@ -85,11 +85,11 @@ class Event(Object, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
     note: str = ""
-    first_timestamp: str = ""
-    last_timestamp: str = ""
-    deprecated_last_timestamp: str = ""
-    event_time: str = ""
-    series: Series = Series()
+    first_timestamp: str | None = None
+    last_timestamp: str | None = None
+    deprecated_last_timestamp: str | None = None
+    event_time: str | None = None
+    series: Series | None = None
 
     @property
     def about(self) -> About:
@@ -104,7 +104,8 @@ class Event(Object, frozen=True, kw_only=True):
     @property
     def time(self) -> str:
         """When it was last seen; in one format, so it sorts as text."""
-        last = self.last_timestamp or self.series.last_observed_time or self.deprecated_last_timestamp
+        again = self.series.last_observed_time if self.series else None
+        last = self.last_timestamp or again or self.deprecated_last_timestamp
         return last or self.event_time or self.first_timestamp or self.metadata.creation_timestamp
 
 
