@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.launch.conftest import Digests, commit, git, write
 from tradewind.errors import IntegrityError, NotFoundError, SpecError
 from tradewind.launch import recall
-from tradewind.launch.recall import load
-from tradewind.launch.snapshot import checkout, snapshot
+from tradewind.launch.files import File
+from tradewind.launch.recall import Part, load
+from tradewind.launch.snapshot import checkout, put_parts, snapshot
 from tradewind.launch.tree import Entry, Whole, list_parts, put_tree, read_tree
 from tradewind.store.blobs import LocalBlobs, digest_of
 
@@ -331,6 +332,15 @@ def test_whatever_happened_since_a_cache_never_changes_the_digest(
                     path.symlink_to(f"../main{number}.py")
         assert snapshot(root, blobs, tmp_path / "cache") == looked_at(root)
         assert snapshot(root, blobs, tmp_path / "cache") == looked_at(root)
+
+
+def test_a_file_that_was_read_again_is_listed_as_it_was_read(blobs: CountingBlobs) -> None:
+    """A part is as before only when the digests of all of its files were known before any was read."""
+    file = File("a", 1, stat.S_IFREG, 5, 5, 1)
+    stored = {"a": ((file,), Part(1, "before"))}
+    assert put_parts([file], ["d1"], ["d1"], stored, blobs) == (Part(1, "before"),)
+    (part,) = put_parts([file], [""], ["d1"], stored, blobs)
+    assert blobs.get(part.digest) == b'[{"path":"a","digest":"d1","size":1}]'
 
 
 def test_a_part_that_was_lost_is_stored_again(
