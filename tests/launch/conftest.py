@@ -1,12 +1,26 @@
 """Small real projects: a git repository, and a home folder of their own."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.services.agents import kill_agents
+from tradewind.store.blobs import digest_of
+
+
+class Digests:
+    """A blob store that only says under which digests it would keep what it gets."""
+
+    def put(self, data: bytes) -> str:
+        """The digest of these bytes."""
+        return digest_of(data)
+
+    def put_all(self, many: Sequence[bytes]) -> list[str]:
+        """The digests of all of these bytes."""
+        return [digest_of(data) for data in many]
+
 
 IDENTITY = {
     "GIT_CONFIG_GLOBAL": "/dev/null",

@@ -12,7 +12,7 @@ import pytest
 from tests.launch.conftest import write
 from tradewind.agent.lock import held, is_held
 from tradewind.errors import SpecError, TradewindError
-from tradewind.launch import local
+from tradewind.launch import files, local
 from tradewind.launch.local import python_path, reconcile, resubmit, start_detached, submit
 from tradewind.launch.plan import plan
 from tradewind.spec import RunSpec
@@ -59,6 +59,15 @@ def test_a_submitted_run_has_its_own_copy_of_the_code(root: Path, home: Path, st
     }
     assert stored.items() <= found.spec.items()
     assert (Path(run.dir) / "checkpoints").is_dir()
+
+
+def test_the_project_is_looked_at_once(root: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan and the snapshot of one submit share one listing."""
+    write(root, {"train.py": ""})
+    asked = []
+    monkeypatch.setattr(files, "git_names", lambda folder: asked.append(folder) or ["train.py"])
+    submit(RunSpec(script="train.py"), store, cwd=root)
+    assert asked == [root]
 
 
 def test_checkpoints_can_lie_elsewhere(root: Path, tmp_path: Path, store: Store) -> None:

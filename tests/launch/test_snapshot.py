@@ -1,8 +1,8 @@
 """Snapshots: equal content has one digest, comes back as it was, and is not read twice for nothing."""
 
 import os
+import random
 import stat
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.launch.conftest import commit, git, write
-from tradewind.errors import IntegrityError, NotFoundError
-from tradewind.launch import snapshot as module
+from tests.launch.conftest import Digests, commit, git, write
+from tradewind.errors import IntegrityError, NotFoundError, SpecError
+from tradewind.launch import recall
 from tradewind.launch.files import File
-from tradewind.launch.snapshot import (
-    Cached,
-    Entry,
-    Tree,
-    cached_digest,
-    checkout,
-    load_cache,
-    save_cache,
-    snapshot,
-)
+from tradewind.launch.recall import Part, load
+from tradewind.launch.snapshot import checkout, put_parts, snapshot
+from tradewind.launch.tree import Entry, Whole, list_parts, put_tree, read_tree
 from tradewind.store.blobs import LocalBlobs, digest_of
 
 
@@ -51,9 +44,9 @@ def blobs(tmp_path: Path) -> CountingBlobs:
     return CountingBlobs(tmp_path / "blobs")
 
 
-def content(folder: Path) -> dict[str, object]:
+def content(folder: Path) -> dict[str, tuple[bytes, bool] | str]:
     """Everything below a folder but git's own: bytes and executable bit, or where a link points."""
-    found: dict[str, object] = {}
+    found: dict[str, tuple[bytes, bool] | str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
@@ -167,7 +160,7 @@ def test_what_did_not_change_is_not_read_again(
     root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a cache a second snapshot reads only what changed, and finds the same digest."""
-    monkeypatch.setattr(module, "_RACY_NS", 0)
+    monkeypatch.setattr(recall, "_RACY_NS", 0)
     cache = tmp_path / "cache"
     write(root, {"a.py": "1", "b.py": "2", "c.py": "3"})
     first = snapshot(root, blobs, cache)
@@ -180,14 +173,14 @@ def test_what_did_not_change_is_not_read_again(
     second = snapshot(root, blobs, cache)
     assert blobs.taken() == ["b.py", "d.py"]
     assert second == snapshot(root, blobs) != first
-    assert load_cache(next(cache.glob("*.msgpack"))).keys() == {"a.py", "b.py", "d.py"}
+    assert [file.path for file in load(next(cache.glob("*.msgpack"))).files] == ["a.py", "b.py", "d.py"]
 
 
 def test_a_change_that_hides_its_time_is_seen(
     root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other bytes of the same size with the old modification time put back are read again."""
-    monkeypatch.setattr(module, "_RACY_NS", 0)
+    monkeypatch.setattr(recall, "_RACY_NS", 0)
     path = root / "a.py"
     path.write_text("x = 1")
     before = path.stat()
@@ -198,33 +191,16 @@ def test_a_change_that_hides_its_time_is_seen(
     assert snapshot(root, blobs, tmp_path / "cache") != first
 
 
-def test_a_file_changed_within_a_tick_of_the_clock_is_not_trusted(tmp_path: Path, blobs: LocalBlobs) -> None:
-    """A file that could change once more and look the same is not remembered; a moment later it is."""
-    digest = blobs.put(b"x")
-    seen_ns = time.time_ns()
-    racy = File("racy", 1, stat.S_IFREG, seen_ns, seen_ns - 10_000_000, 1)
-    calm = File("calm", 1, stat.S_IFREG, seen_ns, seen_ns - 100_000_000, 1)
-    path = tmp_path / "cache.msgpack"
-    save_cache(path, [racy, calm], {"racy": digest, "calm": digest}, seen_ns)
-    cache = load_cache(path)
-    assert cached_digest(racy, cache) is None
-    assert cached_digest(calm, cache) == digest
-    for field in ("size", "mtime_ns", "ctime_ns", "inode"):
-        changed = msgspec.structs.replace(calm, **{field: getattr(calm, field) + 1})
-        assert cached_digest(changed, cache) is None, field
-    assert Cached.of(calm, digest) == cache["calm"]
-
-
 def test_a_cache_is_worth_only_time(
     root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache that is damaged, of another blob store, or about blobs that are gone costs a read and no more."""
-    monkeypatch.setattr(module, "_RACY_NS", 0)
+    monkeypatch.setattr(recall, "_RACY_NS", 0)
     cache = tmp_path / "cache"
     write(root, {"a.py": "1"})
     first = snapshot(root, blobs, cache)
     file = next(cache.glob("*.msgpack"))
-    for junk in (b"", b"\xc1junk", msgspec.msgpack.encode({"a.py": [1, 2]})):
+    for junk in (b"", b"\xc1junk", msgspec.msgpack.encode({"a.py": [1, 2]}), msgspec.msgpack.encode([1, 2])):
         file.write_bytes(junk)
         assert snapshot(root, blobs, cache) == first
     blobs.taken()
@@ -257,20 +233,148 @@ ESCAPES = [
 ]
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "in parts"])
 @pytest.mark.parametrize("entries", ESCAPES, ids=lambda entries: " ".join(repr(e.path) for e in entries))
 def test_a_manifest_that_would_write_elsewhere_is_refused(
-    tmp_path: Path, blobs: LocalBlobs, entries: list[Entry]
+    tmp_path: Path, blobs: LocalBlobs, entries: list[Entry], whole: bool
 ) -> None:
     """No path leaves the checkout, passes through a link or a file, or is written twice; nothing is written."""
     digest = blobs.put(b"evil")
     entries = [msgspec.structs.replace(e, digest="" if e.link else digest) for e in entries]
-    evil = blobs.put(msgspec.json.encode(Tree(1, (Entry("good", digest), *entries))))
+    entries = [Entry("good", digest), *entries]
+    evil = blobs.put(msgspec.json.encode(Whole(tuple(entries)))) if whole else put_tree(entries, blobs)
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(IntegrityError, match=evil):
         checkout(evil, blobs, out)
     assert list(out.iterdir()) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["blobs", "out"]
+
+
+def many(root: Path) -> None:
+    """A project whose manifest has several parts."""
+    write(root, {f"pkg{i % 7}/module{i}.py": f"x = {i}" for i in range(300)})
+
+
+def manifest_blobs(blobs: LocalBlobs, digest: str) -> set[str]:
+    """The blobs of a snapshot's manifest."""
+    return {digest, *list_parts(digest, blobs)}
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
+def test_an_edit_writes_one_part_of_the_manifest(
+    root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """What one file's change stores is that file, the part that lists it and the root; the rest is as it was."""
+    monkeypatch.setattr(recall, "_RACY_NS", 0)
+    many(root)
+    before = manifest_blobs(blobs, snapshot(root, blobs, tmp_path / "cache"))
+    stored = count(tmp_path / "blobs")
+    assert len(before) > 4
+    file = root / "pkg3/module3.py"
+    match change:
+        case "edit":
+            file.write_text("edited = 1")
+        case "add":
+            write(root, {"pkg3/module3a.py": "added = 1"})
+        case "remove":
+            file.unlink()
+        case "rename":
+            file.rename(root / "pkg3/module3_renamed.py")
+    digest = snapshot(root, blobs, tmp_path / "cache")
+    after = manifest_blobs(blobs, digest)
+    assert len(after - before) == 2
+    assert count(tmp_path / "blobs") == stored + (3 if change in ("edit", "add") else 2)
+    assert digest == looked_at(root)
+    checkout(digest, blobs, tmp_path / "out")
+    assert content(tmp_path / "out") == content(root)
+
+
+def count(folder: Path) -> int:
+    """Files below a folder."""
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def looked_at(root: Path) -> str:
+    """The digest of what is there, worked out from the files alone."""
+    entries = []
+    for path, found in content(root).items():
+        if isinstance(found, str):
+            entries.append(Entry(path, link=found))
+        else:
+            data, executable = found
+            entries.append(Entry(path, digest_of(data), len(data), executable))
+    return put_tree(entries, Digests())
+
+
+@pytest.mark.parametrize("recent", [True, False])
+def test_whatever_happened_since_a_cache_never_changes_the_digest(
+    root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch, recent: bool
+) -> None:
+    """After many kinds of changes at once, one after the other, it is the digest of what is there."""
+    monkeypatch.setattr(recall, "_RACY_NS", 10**15 if recent else 0)
+    many(root)
+    changes = random.Random(1)
+    for number in range(4):
+        paths = sorted(path for path in root.glob("pkg*/*") if not path.is_symlink())
+        for path in changes.sample(paths, 12):
+            match changes.randrange(5):
+                case 0:
+                    path.write_text(f"y = {number}")
+                case 1:
+                    path.unlink()
+                case 2:
+                    path.chmod(0o755)
+                case 3:
+                    path.rename(path.with_name(f"moved{number}{path.name}"))
+                case _:
+                    path.unlink()
+                    path.symlink_to(f"../main{number}.py")
+        assert snapshot(root, blobs, tmp_path / "cache") == looked_at(root)
+        assert snapshot(root, blobs, tmp_path / "cache") == looked_at(root)
+
+
+def test_a_file_that_was_read_again_is_listed_as_it_was_read(blobs: CountingBlobs) -> None:
+    """A part is as before only when the digests of all of its files were known before any was read."""
+    file = File("a", 1, stat.S_IFREG, 5, 5, 1)
+    stored = {"a": ((file,), Part(1, "before"))}
+    assert put_parts([file], ["d1"], ["d1"], stored, blobs) == (Part(1, "before"),)
+    (part,) = put_parts([file], [""], ["d1"], stored, blobs)
+    assert blobs.get(part.digest) == b'[{"path":"a","digest":"d1","size":1}]'
+
+
+def test_a_part_that_was_lost_is_stored_again(
+    root: Path, tmp_path: Path, blobs: CountingBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot whose digest is returned can be checked out, whatever was deleted since the last one."""
+    monkeypatch.setattr(recall, "_RACY_NS", 0)
+    many(root)
+    digest = snapshot(root, blobs, tmp_path / "cache")
+    for lost in (*list_parts(digest, blobs)[:2], digest):
+        next((tmp_path / "blobs").rglob(lost.removeprefix("sha256:"))).unlink()
+    blobs.taken()
+    assert snapshot(root, blobs, tmp_path / "cache") == digest
+    assert blobs.taken() == []
+    checkout(digest, blobs, tmp_path / "out")
+    assert content(tmp_path / "out") == content(root)
+
+
+def test_a_snapshot_of_the_first_version_comes_back(root: Path, tmp_path: Path, blobs: LocalBlobs) -> None:
+    """A stored run refers to a manifest that is whole; its code is checked out as ever."""
+    sample(root)
+    entries = read_tree(snapshot(root, blobs), blobs).entries
+    old = blobs.put(msgspec.json.encode({"version": 1, "entries": entries}))
+    assert checkout(old, blobs, tmp_path / "out").entries == entries
+    assert content(tmp_path / "out") == content(root)
+
+
+def test_an_error_of_git_s_reaches_who_takes_a_snapshot(root: Path, blobs: LocalBlobs) -> None:
+    """What goes wrong while files are listed is raised, as it is from `list_files`."""
+    write(root, {"main.py": ""})
+    commit(root)
+    (root / ".git/index").write_bytes(b"junk")
+    with pytest.raises(SpecError, match=r"git ls-files failed: .*index"):
+        snapshot(root, blobs)
 
 
 def test_a_damaged_snapshot_is_refused(root: Path, tmp_path: Path, blobs: LocalBlobs) -> None:

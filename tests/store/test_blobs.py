@@ -53,6 +53,16 @@ def test_many_files_are_kept_in_order(place: Place, tmp_path: pathlib.Path) -> N
     assert place.blobs.put_files([]) == []
 
 
+@pytest.mark.parametrize("count", [0, 3, 30])
+def test_many_pieces_of_bytes_are_kept_in_order(place: Place, count: int) -> None:
+    """Bytes stored together come back each under its own digest; those that were torn are whole again."""
+    many = [b"%d" % (i // 2) for i in range(count)]
+    for digest in (first := place.blobs.put_all(many))[:1]:
+        place.file(digest).write_bytes(b"")
+    assert place.blobs.put_all(many) == first
+    assert [place.blobs.get(digest) for digest in first] == many
+
+
 def test_which_of_many_are_not_here(place: Place) -> None:
     """Asked for many at once, the store names exactly those that it does not have; in an empty one that is all."""
     assert place.blobs.lacking([DIGEST]) == {DIGEST}

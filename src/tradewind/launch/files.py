@@ -21,7 +21,7 @@ _GIT_ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
 """Set inside git's own hooks; they would point every call at the repository of the hook."""
 
 
-class File(msgspec.Struct, frozen=True, gc=False):
+class File(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file or symlink under the root, with what tells whether it changed."""
 
     path: str
@@ -80,28 +80,19 @@ def list_files(root: Path) -> list[File]:
     base, own = os.path.realpath(root), os.path.realpath(home())
     listed = git_names(root)
     names = itertools.islice(walk(base, own), MAX_FILES + 1) if listed is None else listed
-    found, size = [], 0
-    for name, info in seen(
-        base, dict.fromkeys(names), functools.cache(lambda path: is_ours(base, own, path))
-    ):
-        file = look(base, name, info)
-        if file is None:
-            continue
-        size += file.size
-        found.append(file)
-        if len(found) > MAX_FILES or size > MAX_BYTES:
-            raise SpecError(
-                f"{root}: over {MAX_FILES} files or {MAX_BYTES >> 30} GiB; too much to be code. "
-                "Keep data outside of it, or list it in .gitignore (after `git init`)"
-            )
+    found = list(itertools.islice(seen(base, dict.fromkeys(names), ours(base, own)), MAX_FILES + 1))
+    if len(found) > MAX_FILES or sum(file.size for file in found) > MAX_BYTES:
+        raise SpecError(
+            f"{root}: over {MAX_FILES} files or {MAX_BYTES >> 30} GiB; too much to be code. "
+            "Keep data outside of it, or list it in .gitignore (after `git init`)"
+        )
+    check_names(found, base)
     found.sort(key=operator.attrgetter("path"))
     return found
 
 
-def seen(
-    base: str, names: Iterable[str], within: Callable[[str], bool]
-) -> Iterator[tuple[str, os.stat_result]]:
-    """Every name with what is there, one look at each; a repository inside of the project gives its own."""
+def seen(base: str, names: Iterable[str], within: Callable[[str], bool]) -> Iterator[File]:
+    """What is there of every name, one look at each; a repository inside of the project gives its own."""
     for name in names:
         if not within(name.rpartition("/")[0]):
             continue
@@ -110,33 +101,49 @@ def seen(
             info = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        if not stat.S_ISDIR(info.st_mode):
-            yield name, info
-        elif os.path.exists(f"{path}/.git"):
+        mode = info.st_mode
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            link = os.readlink(path) if stat.S_ISLNK(mode) else None
+            yield File(name, info.st_size, mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, link)
+        elif stat.S_ISDIR(mode) and os.path.exists(f"{path}/.git"):
             inner = git_names(Path(path)) or []
             yield from seen(base, (os.path.join(name, below) for below in inner), within)
 
 
-def is_ours(base: str, own: str, folder: str) -> bool:
-    """Whether `folder` under `base` can hold code: it is no part of our own state, and none of it is a link."""
-    return not f"{base}/{folder}/".startswith(f"{own}/") and is_real_folder(base, folder)
+def ours(base: str, own: str) -> Callable[[str], bool]:
+    """Whether a folder under `base` can hold code: it is no part of our own state, and none of it is a link.
+
+    Git still lists what lay in a folder that became a link.
+    """
+
+    @functools.cache
+    def within(folder: str) -> bool:
+        path = f"{base}/{folder}" if folder else base
+        if f"{path}/".startswith(f"{own}/"):
+            return False
+        return not folder or (within(folder.rpartition("/")[0]) and is_real_folder(path))
+
+    return within
 
 
-def is_real_folder(base: str, folder: str) -> bool:
-    """Whether no part of `folder` under `base` is a link: git still lists what lay in a folder that became one."""
-    path = os.path.join(base, folder) if folder else base
-    return os.path.realpath(path) == path
+def is_real_folder(path: str) -> bool:
+    """Whether a folder is there, and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
-def look(base: str, name: str, info: os.stat_result) -> File | None:
-    """One file or link; None when it is something that is not content."""
-    link = os.readlink(f"{base}/{name}") if stat.S_ISLNK(info.st_mode) else None
-    if link is None and not stat.S_ISREG(info.st_mode):
-        return None
-    for text in (name, link or ""):
-        if not text.isascii() and not is_utf8(text):
-            raise SpecError(f"{base}: the file name {text!r} is not UTF-8; rename it or ignore {name!r}")
-    return File(name, info.st_size, info.st_mode, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, link)
+def check_names(found: Iterable[File], base: str) -> None:
+    """Refuse names and link targets that are not UTF-8: a manifest is JSON."""
+    for file in found:
+        if file.path.isascii() and file.link is None:
+            continue
+        for text in (file.path, file.link or ""):
+            if not is_utf8(text):
+                raise SpecError(
+                    f"{base}: the file name {text!r} is not UTF-8; rename it or ignore {file.path!r}"
+                )
 
 
 def is_utf8(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradewind import names
 from tradewind.errors import SpecError, TradewindError
-from tradewind.launch.plan import Plan, plan
+from tradewind.launch.plan import Plan, survey
 from tradewind.launch.snapshot import checkout, snapshot
 from tradewind.spec import RunSpec, to_dict
 
@@ -30,9 +30,9 @@ def submit(spec: RunSpec, store: "Store", blobs: "Blobs | None" = None, cwd: Pat
     created_s = time.time()
     if spec.hosts > 1:
         raise SpecError(f"hosts: {spec.hosts} hosts cannot be on this machine; give --on k8s, or one host")
-    worked_out = plan(spec, cwd)
+    worked_out, files = survey(spec, cwd)
     blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
+    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
     return create(worked_out.name, as_stored(spec, worked_out), digest, store, blobs, created_s)
 
 

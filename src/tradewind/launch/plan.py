@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tradewind.errors import SpecError
-from tradewind.launch.files import list_files, project_root
+from tradewind.launch.files import File, list_files, project_root
 from tradewind.spec import RunSpec
 
 
@@ -37,6 +37,11 @@ def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> 
 
     Writes nothing. What does not fit on this machine is noted, unless it is meant to run `elsewhere`. Raises SpecError when the script is not a file.
     """
+    return survey(spec, cwd, elsewhere=elsewhere)[0]
+
+
+def survey(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> tuple[Plan, list[File]]:
+    """The plan, and the files that were found for it: a snapshot need not look for them again."""
     here = (cwd or Path.cwd()).resolve()
     script = (here / spec.script).resolve()
     if not script.is_file():
@@ -49,7 +54,7 @@ def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> 
         raise SpecError(
             f"script: {spec.script} is ignored by git, so it is not part of the snapshot; un-ignore it"
         )
-    return Plan(
+    worked_out = Plan(
         name=spec.name or script.stem,
         script=os.path.relpath(script, workdir),
         args=spec.args,
@@ -62,6 +67,7 @@ def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> 
         cpus=spec.workers * (spec.resources.cpus or 1.0),
         notes=() if elsewhere else tuple(notes(spec)),
     )
+    return worked_out, files
 
 
 def notes(spec: RunSpec) -> list[str]:

@@ -23,7 +23,7 @@ from tradewind import names
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
 from tradewind.launch.kubernetes import unpack
 from tradewind.launch.local import as_stored
-from tradewind.launch.plan import plan
+from tradewind.launch.plan import survey
 from tradewind.launch.ray.package import parcel
 from tradewind.launch.snapshot import snapshot
 from tradewind.names import ExitCode
@@ -84,9 +84,9 @@ def rendered(spec: RunSpec, on: str, blobs: "Blobs | None" = None, cwd: Path | N
     from tradewind.store import home, open_blobs
 
     context = load_sky_context(on)
-    worked_out = plan(spec, cwd, elsewhere=True)
+    worked_out, files = survey(spec, cwd, elsewhere=True)
     blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
+    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
     stored = {key: value for key, value in as_stored(spec, worked_out).items() if key != "root"}
     run_id = hashlib.sha256(
         msgspec.json.encode([stored, digest, context], order="deterministic")

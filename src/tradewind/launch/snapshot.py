@@ -1,94 +1,91 @@
 """The code that ran, kept by content: a tree manifest of blobs, from which the same bytes come back."""
 
-import hashlib
-import itertools
 import os
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from tradewind.errors import IntegrityError
 from tradewind.launch.files import File, list_files
+from tradewind.launch.recall import Memory, Part, Stored, known_digests, known_parts, load, memory_file, save
+from tradewind.launch.tree import Entry, Tree, check_paths, cut, encode_part, encode_root, read_tree
+from tradewind.store.blobs import digest_of
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
 
-_RACY_NS = 50_000_000
 _PARALLEL = 8
 
-
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One path of a tree: a file (`digest`, `size`, `executable`) or a symbolic link (`link`)."""
-
-    path: str
-    digest: str = ""
-    size: int = 0
-    executable: bool = False
-    link: str | None = None
+T = TypeVar("T")
 
 
-class Tree(msgspec.Struct, frozen=True):
-    """A snapshot's manifest."""
-
-    version: int
-    entries: tuple[Entry, ...]
-
-
-class Cached(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A file's digest and the identity under which it holds."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    digest: str
-
-    @classmethod
-    def of(cls, file: File, digest: str) -> "Cached":
-        """What is remembered of `file`."""
-        return cls(file.size, file.mtime_ns, file.ctime_ns, file.inode, digest)
-
-
-Cache = dict[str, Cached]
-
-
-def snapshot(root: Path, blobs: "Blobs", cache_dir: Path | None = None) -> str:
+def snapshot(
+    root: Path, blobs: "Blobs", cache_dir: Path | None = None, files: Sequence[File] | None = None
+) -> str:
     """Store the project's files as blobs; return the digest of the tree manifest.
 
     Equal content gives equal digests, wherever and whenever it is taken. With `cache_dir`, files that did
-    not change since the last snapshot are not read again.
+    not change since the last snapshot are not read again. `files` is what `list_files(root)` has just found.
     """
-    files = list_files(root)
-    cache_path = cache_file(root, cache_dir) if cache_dir else None
-    cache = load_cache(cache_path)
-    known = {f.path: d for f in files if f.link is None and (d := cached_digest(f, cache))}
-    lost = blobs.lacking(set(known.values()))
-    if lost:
-        known = {path: digest for path, digest in known.items() if digest not in lost}
-    new = [f for f in files if f.link is None and f.path not in known]
+    find = alongside(list_files, root) if files is None else lambda: files
+    path = memory_file(root, cache_dir) if cache_dir else None
+    memory = load(path) if path else Memory()
+    lost = blobs.lacking({*memory.digests, *(part.digest for part in memory.parts)} - {""})
+    found = find()
+    known = known_digests(found, memory, lost)
     seen_ns = time.time_ns()
-    known |= zip((f.path for f in new), blobs.put_files([root / f.path for f in new]), strict=True)
-    if cache_path and (new or len(known) != len(cache)):
-        save_cache(cache_path, files, known, seen_ns)
-    entries = tuple(entry(file, known.get(file.path, "")) for file in files)
-    return blobs.put(msgspec.json.encode(Tree(1, entries)))
+    digests = put_unknown(root, found, known, blobs)
+    parts = put_parts(found, known, digests, known_parts(memory, lost), blobs)
+    if path and (parts != memory.parts or digests != known):
+        save(path, found, digests, parts, seen_ns)
+    return blobs.put(encode_root(part.digest for part in parts))
 
 
-def cached_digest(file: File, cache: Cache) -> str | None:
-    """The digest of a file that did not change since it was last read."""
-    found = cache.get(file.path)
-    if found is None or (found.size, found.mtime_ns, found.ctime_ns, found.inode) != (
-        file.size,
-        file.mtime_ns,
-        file.ctime_ns,
-        file.inode,
-    ):
-        return None
-    return found.digest
+def alongside(function: Callable[..., T], *args: object) -> Callable[[], T]:
+    """Start a call in a thread; what is returned waits for its result, or raises what it raised."""
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            results.append(function(*args))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the result sees it
+            errors.append(error)
+
+    def wait() -> T:
+        thread.join()
+        for error in errors:
+            raise error
+        return results[0]
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return wait
+
+
+def put_unknown(root: Path, files: Sequence[File], known: Sequence[str], blobs: "Blobs") -> list[str]:
+    """Store the files whose digest is not known; the digests of all, "" for links."""
+    new = {file.path for file, digest in zip(files, known, strict=True) if not digest and file.link is None}
+    stored = iter(blobs.put_files([root / file.path for file in files if file.path in new]))
+    return [next(stored) if file.path in new else digest for file, digest in zip(files, known, strict=True)]
+
+
+def put_parts(
+    files: Sequence[File], known: Sequence[str], digests: Sequence[str], stored: Stored, blobs: "Blobs"
+) -> tuple[Part, ...]:
+    """The parts of the manifest, in order; those that are not as they were are encoded and stored."""
+    parts, fresh = [], []
+    for start, end in cut([file.path for file in files]):
+        mine, same = tuple(files[start:end]), known[start:end] == digests[start:end]
+        was, part = stored.get(mine[0].path, ((), None))
+        if part is None or was != mine or not same:
+            data = encode_part([entry(*pair) for pair in zip(mine, digests[start:end], strict=True)])
+            fresh.append(data)
+            part = Part(end - start, digest_of(data))
+        parts.append(part)
+    blobs.put_all(fresh)
+    return tuple(parts)
 
 
 def entry(file: File, digest: str) -> Entry:
@@ -112,6 +109,8 @@ def checkout(digest: str, blobs: "Blobs", dest: Path) -> Tree:
         for item in tree.entries[first::_PARALLEL]:
             restore(item, blobs, f"{dest}/{item.path}")
 
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_PARALLEL) as pool:
         for _ in pool.map(restore_share, range(_PARALLEL)):
             pass
@@ -128,57 +127,3 @@ def restore(item: Entry, blobs: "Blobs", target: str) -> None:
         file.write(blobs.get(item.digest))
     if item.executable:
         os.chmod(target, 0o755)
-
-
-def read_tree(digest: str, blobs: "Blobs") -> Tree:
-    """A snapshot's manifest."""
-    try:
-        return msgspec.json.decode(blobs.get(digest), type=Tree)
-    except msgspec.DecodeError as error:
-        raise IntegrityError(f"snapshot {digest}: not a tree manifest: {error}") from None
-
-
-def check_paths(tree: Tree, digest: str) -> None:
-    """Refuse a manifest with a path outside of the checkout, under a file or link of its own, or twice."""
-    taken = {item.path for item in tree.entries}
-    for item in tree.entries:
-        parts = item.path.split("/")
-        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in item.path:
-            raise IntegrityError(f"snapshot {digest}: the path {item.path!r} leaves the checkout")
-        above = itertools.accumulate(parts[:-1], lambda folder, part: f"{folder}/{part}")
-        if not taken.isdisjoint(above):
-            raise IntegrityError(f"snapshot {digest}: the path {item.path!r} is under a file or a link")
-    if len(taken) < len(tree.entries):
-        raise IntegrityError(f"snapshot {digest}: it names a path twice")
-
-
-def cache_file(root: Path, cache_dir: Path) -> Path:
-    """Where the digests of `root`'s files are remembered."""
-    return cache_dir / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.msgpack"
-
-
-def load_cache(path: Path | None) -> Cache:
-    """The remembered digests; nothing when there are none or they cannot be read."""
-    if path is None or not path.exists():
-        return {}
-    try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Cache)
-    except msgspec.DecodeError:
-        return {}
-
-
-def save_cache(path: Path, files: Iterable[File], digests: Mapping[str, str], seen_ns: int) -> None:
-    """Remember digests, atomically; losing them costs only time.
-
-    A file changed just before it was read (at `seen_ns`) may change again within one tick of the clock
-    and look the same: it is not remembered.
-    """
-    cache = {
-        f.path: Cached.of(f, digests[f.path])
-        for f in files
-        if f.path in digests and f.ctime_ns < seen_ns - _RACY_NS
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(msgspec.msgpack.encode(cache))
-    part.replace(path)

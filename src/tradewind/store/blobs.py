@@ -1,14 +1,11 @@
 """Bytes by their digest, `sha256:<hex>`, on local disk or in an object store."""
 
-import ctypes
 import hashlib
 import os
 import pathlib
 import re
-import secrets
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from tradewind import names
 from tradewind.errors import IntegrityError, MissingExtraError, NotFoundError, SpecError, StoreError
@@ -19,6 +16,9 @@ _PARALLEL = 16
 _FEW = 8
 """So many files are flushed one by one; flushing the file system waits for what everybody else has written too."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Blobs(Protocol):
@@ -34,6 +34,9 @@ class Blobs(Protocol):
 
     def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         """Keep many files and return their digests in order; durable together, once this returns."""
+
+    def put_all(self, many: Sequence[bytes]) -> list[str]:
+        """Keep many pieces of bytes and return their digests in order; durable together, once this returns."""
 
     def get(self, digest: str) -> bytes:
         """The bytes, verified; raises NotFoundError, or IntegrityError naming the digest and where it lies."""
@@ -87,6 +90,16 @@ class LocalBlobs:
             _flush_file_system(self.root)
         return digests
 
+    def put_all(self, many: Sequence[bytes]) -> list[str]:
+        digests = [digest_of(data) for data in many]
+        new = [data for data, digest in zip(many, digests, strict=True) if not self._is_whole(digest)]
+        few = len(new) <= _FEW
+        for data in new:
+            self._keep([data], flush=few)
+        if not few:
+            _flush_file_system(self.root)
+        return digests
+
     def get(self, digest: str) -> bytes:
         path = self._path(digest)
         try:
@@ -131,7 +144,7 @@ class LocalBlobs:
 
     def _keep(self, pieces: Iterable[bytes], flush: bool = True) -> str:
         self.root.mkdir(parents=True, exist_ok=True)
-        aside = self.root / f".{secrets.token_hex(8)}.tmp"
+        aside = self.root / f".{os.urandom(8).hex()}.tmp"
         try:
             digest = _write(pieces, aside, flush)
             path = self._path(digest)
@@ -178,8 +191,10 @@ class ObjectBlobs:
         return digest
 
     def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            return list(pool.map(self.put_file, paths))
+        return _in_parallel(self.put_file, paths)
+
+    def put_all(self, many: Sequence[bytes]) -> list[str]:
+        return _in_parallel(self.put, many)
 
     def get(self, digest: str) -> bytes:
         data = bytes(self._call(self._api.get, _key(digest)).bytes())
@@ -195,10 +210,8 @@ class ObjectBlobs:
         return self._size(digest) is not None
 
     def lacking(self, digests: Collection[str]) -> set[str]:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            return {
-                digest for digest, here in zip(digests, pool.map(self.has, digests), strict=True) if not here
-            }
+        found = zip(digests, _in_parallel(self.has, digests), strict=True)
+        return {digest for digest, here in found if not here}
 
     def _holds(self, digest: str, size: int) -> bool:
         return self._size(digest) == size
@@ -218,6 +231,13 @@ class ObjectBlobs:
             raise StoreError(
                 f"{self.url}: {str(error).strip()}; check its address and credentials"
             ) from error
+
+
+def _in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    from concurrent.futures import ThreadPoolExecutor  # 15 ms, and blobs on disk do without it.
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return list(pool.map(function, items))
 
 
 def digest_of(data: bytes) -> str:
@@ -283,7 +303,7 @@ def _write(pieces: Iterable[bytes], path: pathlib.Path, flush: bool = True) -> s
 
 def _write_verified(pieces: Iterable[bytes], digest: str, path: pathlib.Path, source: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         if _write(pieces, aside) != digest:
             raise _damaged(digest, source)
@@ -303,6 +323,8 @@ def _flush_folder(path: pathlib.Path) -> None:
 
 def _flush_file_system(path: pathlib.Path) -> None:
     """Flush everything written to the file system of `path`: one wait for any number of files."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,6 +1,6 @@
 """What the store keeps, one struct per kind; times are unix seconds."""
 
-import secrets
+import os
 from typing import Any, Literal
 
 import msgspec
@@ -93,4 +93,4 @@ class Alias(Record, frozen=True, kw_only=True):
 
 def new_id() -> str:
     """A fresh run id: 12 hexadecimal digits."""
-    return secrets.token_hex(6)
+    return os.urandom(6).hex()

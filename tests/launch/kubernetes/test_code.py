@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.launch.conftest import write
+from tests.launch.conftest import Digests, write
 from tradewind.errors import SpecError
 from tradewind.launch.kubernetes import code as packing
 from tradewind.launch.kubernetes import unpack
 from tradewind.launch.kubernetes.code import Base, Code, pack, split
-from tradewind.launch.snapshot import Entry, Tree, checkout, snapshot
+from tradewind.launch.snapshot import checkout, snapshot
+from tradewind.launch.tree import Entry, Whole, put_tree, read_tree
 from tradewind.store import LocalBlobs
+from tradewind.store.blobs import digest_of
 
 
 @pytest.fixture
@@ -198,23 +200,29 @@ def test_unpacking_again_replaces_what_a_broken_try_left(
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(NAMES.filter(lambda n: n not in (".", "..")), st.tuples(st.binary(), st.booleans())))
-def test_the_digest_is_the_manifest_s(files: dict[str, tuple[bytes, bool]]) -> None:
-    """The program's digest of a tree is that of the manifest that a snapshot writes, for any names and bytes."""
+@settings(max_examples=50, deadline=None)
+@given(
+    files=st.dictionaries(
+        NAMES.filter(lambda n: n not in (".", "..")), st.tuples(st.binary(), st.booleans()), max_size=150
+    )
+)
+def test_the_digests_are_the_manifest_s(files: dict[str, tuple[bytes, bool]]) -> None:
+    """The program's digests of a tree are those of its manifest in both versions, for any names and bytes."""
     tree = {path: ("exec" if run else "file", data) for path, (data, run) in files.items()}
-    entries = []
-    for path in sorted(files):
-        data, executable = files[path]
-        entries.append(Entry(path, packing_digest(data), len(data), executable))
-    assert unpack.digest_of(tree) == packing_digest(msgspec.json.encode(Tree(1, tuple(entries))))
+    entries = [Entry(path, digest_of(data), len(data), run) for path, (data, run) in sorted(files.items())]
+    whole = digest_of(msgspec.json.encode(Whole(tuple(entries))))
+    assert unpack.digests_of(tree) == [put_tree(entries, Digests()), whole]
 
 
-def packing_digest(data: bytes) -> str:
-    """The digest under which a blob store keeps these bytes."""
-    from tradewind.store.blobs import digest_of
-
-    return digest_of(data)
+def test_a_pod_knows_the_digest_of_many_files(root: Path, blobs: LocalBlobs, tmp_path: Path) -> None:
+    """Where the manifest has several parts too, and where an older snapshot of the same files is whole."""
+    write(root, {f"lib/{i}.py": str(i) for i in range(300)})
+    digest = snapshot(root, blobs)
+    old = blobs.put(msgspec.json.encode(Whole(read_tree(digest, blobs).entries)))
+    for number, each in enumerate((digest, old)):
+        parts = mounted(tmp_path / f"parts{number}", pack(each, blobs))
+        assert run_unpack(parts, tmp_path / f"pod{number}").stderr == ""
+        assert len(laid_out(tmp_path / f"pod{number}")) == 300
 
 
 def test_checkpoints_lie_beside_the_code_or_on_a_volume(

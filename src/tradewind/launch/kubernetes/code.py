@@ -9,7 +9,7 @@ import msgspec
 
 from tradewind.errors import SpecError
 from tradewind.launch.kubernetes.unpack import EXEC, FILE, GONE, LINK, leaves
-from tradewind.launch.snapshot import Entry, Tree, read_tree
+from tradewind.launch.tree import Entry, changes, read_tree
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
@@ -59,14 +59,14 @@ def pack(digest: str, blobs: "Blobs", base: Base | None = None) -> Code:
 
     Raises SpecError when it is too large for ConfigMaps or has a link out of the project.
     """
-    tree = read_tree(digest, blobs)
-    check_links(tree)
     if base is not None and base.digest == digest:
         return Code(digest=digest, layers=base.layers, max_bytes=base.max_bytes)
     if base is not None and len(base.layers) < MAX_LAYERS:
-        code = extend(digest, tree, blobs, base)
+        code = extend(digest, blobs, base)
         if len(code.names) <= MAX_PARTS:
             return code
+    tree = read_tree(digest, blobs)
+    check_links(tree.entries)
     raw = layer(tree.entries, (), blobs)
     parts = split(raw)
     if len(parts) > MAX_PARTS:
@@ -78,20 +78,19 @@ def pack(digest: str, blobs: "Blobs", base: Base | None = None) -> Code:
     return Code(digest=digest, layers=(tuple(parts),), parts=parts, max_bytes=len(raw))
 
 
-def extend(digest: str, tree: Tree, blobs: "Blobs", base: Base) -> Code:
-    """`base` and, on top of it, what changed since."""
-    before = {item.path: item for item in read_tree(base.digest, blobs).entries}
-    changed = [item for item in tree.entries if before.get(item.path) != item]
-    gone = before.keys() - {item.path for item in tree.entries}
-    raw = layer(changed, sorted(gone), blobs)
+def extend(digest: str, blobs: "Blobs", base: Base) -> Code:
+    """`base` and, on top of it, what changed since; what it shares with `base` was checked then."""
+    changed, gone = changes(base.digest, digest, blobs)
+    check_links(changed)
+    raw = layer(changed, gone, blobs)
     parts = split(raw)
     limit = max(base.max_bytes, len(raw))
     return Code(digest=digest, layers=(*base.layers, tuple(parts)), parts=parts, max_bytes=limit)
 
 
-def check_links(tree: Tree) -> None:
+def check_links(entries: Iterable[Entry]) -> None:
     """Refuse links that lead out of the project: in a pod they would lead elsewhere, or nowhere."""
-    for item in tree.entries:
+    for item in entries:
         if item.link is not None and leaves(item.path, item.link):
             raise SpecError(
                 f"{item.path} is a link to {item.link}, outside of the project, where pods have something else; "

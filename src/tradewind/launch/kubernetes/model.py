@@ -9,7 +9,7 @@ import msgspec
 from tradewind.errors import SpecError
 from tradewind.launch.kubernetes.code import Code
 from tradewind.launch.kubernetes.context import Context, is_below
-from tradewind.launch.snapshot import Entry, Tree
+from tradewind.launch.tree import Entry, put_tree
 from tradewind.names import MANIFEST
 
 if TYPE_CHECKING:
@@ -67,15 +67,13 @@ def located(reference: str, store: "Store") -> tuple[Path, str, str]:
 
 def store_package(folder: Path, blobs: "Blobs") -> str:
     """Keep every file of a package as a blob; the digest of the manifest of all of them."""
-    files = sorted(
-        Path(parent, name).relative_to(folder) for parent, _, names in os.walk(folder) for name in names
-    )
+    files = [Path(parent, name).relative_to(folder) for parent, _, names in os.walk(folder) for name in names]
     digests = blobs.put_files([folder / file for file in files])
-    entries = tuple(
+    entries = [
         Entry(str(file), digest, (folder / file).stat().st_size)
         for file, digest in zip(files, digests, strict=True)
-    )
-    return blobs.put(msgspec.json.encode(Tree(1, entries)))
+    ]
+    return put_tree(entries, blobs)
 
 
 def volumes(model: Model, config_map: str, context: Context) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from tradewind.launch.kubernetes.request import (
 )
 from tradewind.launch.kubernetes.targets import render
 from tradewind.launch.local import as_stored
-from tradewind.launch.plan import Plan, plan
+from tradewind.launch.plan import Plan, plan, survey
 from tradewind.launch.snapshot import snapshot
 from tradewind.spec import RunSpec
 
@@ -131,9 +131,9 @@ def rendered(
     from tradewind.store import home, open_blobs
 
     context = load_context(on)
-    worked_out = plan(spec, cwd, elsewhere=True)
+    worked_out, files = survey(spec, cwd, elsewhere=True)
     blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot")
+    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
     code = pack(digest, blobs)
     first = request_of(spec, worked_out, code, context, run="0" * 12)
     told = msgspec.json.encode([target, first.stored, digest, context], order="deterministic")

@@ -16,7 +16,7 @@ from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, ma
 from tradewind.launch.kubernetes.place import Place, place_of
 from tradewind.launch.kubernetes.request import Request, for_pods, make_request
 from tradewind.launch.send import Submission, again, first, known
-from tradewind.launch.snapshot import read_tree
+from tradewind.launch.tree import list_parts, read_tree
 from tradewind.spec import RunSpec, from_stored
 
 if TYPE_CHECKING:
@@ -105,10 +105,12 @@ def upload(digest: str, here: "Blobs", there: "Blobs") -> int:
     if here.url == there.url:
         return 0
     files = {item.digest for item in read_tree(digest, here).entries if item.link is None}
-    absent = there.lacking(files)
+    parts = list_parts(digest, here)
+    absent = there.lacking(files.union(parts))
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        for _ in pool.map(lambda blob: there.put(here.get(blob)), absent):
-            pass
+        for some in (absent.difference(parts), absent.intersection(parts)):
+            for _ in pool.map(lambda blob: there.put(here.get(blob)), some):
+                pass
     there.put(here.get(digest))  # The manifest last: whoever finds it finds all that it lists.
     return len(absent)
 

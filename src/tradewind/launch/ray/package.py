@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tradewind.launch.kubernetes.code import check_links, layer, split
-from tradewind.launch.snapshot import read_tree
+from tradewind.launch.tree import read_tree
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
@@ -32,7 +32,7 @@ def parcel(about: Mapping[str, Any], digest: str, blobs: "Blobs") -> dict[str, b
     Raises SpecError for a link that leads out of the project.
     """
     tree = read_tree(digest, blobs)
-    check_links(tree)
+    check_links(tree.entries)
     raw = layer(tree.entries, (), blobs)
     parts = split(raw)
     snapshot = {"digest": digest, "layers": [list(parts)], "max_bytes": len(raw)}
