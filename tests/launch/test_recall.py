@@ -2,6 +2,7 @@
 
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -50,3 +51,14 @@ def test_times_and_inodes_of_any_size_are_kept(tmp_path: Path) -> None:
     odd = File("odd", 1, stat.S_IFREG, -(2**62), 2**64 - 1, 2**64 - 1)
     save(tmp_path / "m", [odd], ["d"], [Part(1, "p")], 2**70)
     assert load(tmp_path / "m").files == (odd,)
+
+
+def test_two_threads_may_remember_at_once(tmp_path: Path) -> None:
+    """Whoever comes last is remembered, and neither takes the other's file away."""
+    path = tmp_path / "m"
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(lambda _: save(path, [file("a", 5)], ["d"], [Part(1, "p")], time.time_ns()), range(200))
+        )
+    assert load(path).digests == ("d",)
+    assert [each.name for each in tmp_path.iterdir()] == ["m"]

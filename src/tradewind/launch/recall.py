@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -62,7 +63,7 @@ def save(
         digest if file.ctime_ns < calm_ns else "" for file, digest in zip(files, digests, strict=True)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}")
+    aside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     aside.write_bytes(msgspec.msgpack.encode(Memory(2, files, calm, tuple(parts))))
     path.unlink(missing_ok=True)  # Renamed over another file, ext4 would write it out first.
     aside.replace(path)
