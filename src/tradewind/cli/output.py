@@ -1,11 +1,16 @@
 """How every command prints: a table for people, JSON for programs."""
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from __future__ import annotations
 
-Output = Literal["table", "json"]
+import sys
+from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from tradewind.cli.flags import Output
 
 
 def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
@@ -15,6 +20,8 @@ def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
     """
     plain = to_plain(value)
     if output == "json":
+        import json
+
         print(json.dumps(plain, indent=2, sort_keys=False, default=str))
     elif isinstance(plain, Mapping):
         print_pairs(plain, columns)
@@ -56,5 +63,7 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
     if isinstance(value, dict | list):
+        import json
+
         return json.dumps(value, default=str)
     return str(value)
