@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.launch.conftest import commit, git, write
 from tradewind.errors import IntegrityError, NotFoundError
 from tradewind.launch import snapshot as module
-from tradewind.launch.files import File
+from tradewind.launch.file import File
 from tradewind.launch.snapshot import (
     Cached,
     Entry,
@@ -210,7 +210,7 @@ def test_a_file_changed_within_a_tick_of_the_clock_is_not_trusted(tmp_path: Path
     assert cached_digest(racy, cache) is None
     assert cached_digest(calm, cache) == digest
     for field in ("size", "mtime_ns", "ctime_ns", "inode"):
-        changed = msgspec.structs.replace(calm, **{field: getattr(calm, field) + 1})
+        changed = calm._replace(**{field: getattr(calm, field) + 1})
         assert cached_digest(changed, cache) is None, field
     assert Cached.of(calm, digest) == cache["calm"]
 

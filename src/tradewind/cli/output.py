@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from tradewind.record import Record, as_dict
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +33,11 @@ def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
 
 def to_plain(value: Any) -> Any:
     """`value` with structs turned into dicts and tuples into lists."""
+    if isinstance(value, Record):
+        return as_dict(value)
     import msgspec
 
-    return msgspec.to_builtins(value, str_keys=True)
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=as_dict)
 
 
 def print_pairs(pairs: Mapping[str, Any], columns: Sequence[str] = ()) -> None:
@@ -62,7 +66,7 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
-    if isinstance(value, dict | list):
+    if value and isinstance(value, dict | list):
         import json
 
         return json.dumps(value, default=str)

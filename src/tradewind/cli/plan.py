@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tradewind.cli.brief import brief
 from tradewind.cli.output import emit, print_pairs, to_plain
-from tradewind.cli.runs import read_spec
+from tradewind.cli.runs import read_spec, show_plan
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
 from tradewind.names import ExitCode
 
@@ -68,10 +68,7 @@ def plan(
     flags = {"workers": workers, "name": name, "max_restarts": max_restarts}
     spec = read_spec(script, args, hosts=hosts, gpus=gpus, image=image, **flags)
     if on is None:
-        from tradewind.launch import plan as plan_here
-
-        emit(plan_here(spec), output)
-        return ExitCode.OK
+        return show_plan(spec, output)
     with brief():
         return show(ask(spec, on), output)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tradewind.cli.flags import FollowFlag, Output, OutputFlag, Passed
+    from tradewind.launch.plan import Asked
     from tradewind.spec import RunSpec
     from tradewind.store import Run, Store
 
@@ -63,6 +64,10 @@ def run(
     output
         `table` for people, `json` for programs.
     """
+    if dry_run and on is None and (hosts, gpus, image) == (None, None, None):
+        plain = asked(script, args, workers=workers, name=name, max_restarts=max_restarts)
+        if plain is not None:
+            return show_plan(plain, output)
     spec = read_spec(
         script,
         args,
@@ -78,15 +83,20 @@ def run(
 
         return run_on(spec, on, detach=detach, dry_run=dry_run, output=output)
     if dry_run:
-        from tradewind.launch import plan
-
-        emit(plan(spec), output)
-        return ExitCode.OK
+        return show_plan(spec, output)
     from tradewind.launch.local import submit
     from tradewind.store import open_store
 
     with open_store() as store:
         return launch(submit(spec, store), store, detach=detach, output=output)
+
+
+def show_plan(spec: RunSpec | Asked, output: Output) -> int:
+    """Print what would run here."""
+    from tradewind.launch import plan
+
+    emit(plan(spec), output)
+    return ExitCode.OK
 
 
 def rerun(run: str, *, detach: bool = False, output: OutputFlag = "table") -> int:
@@ -338,6 +348,19 @@ def read_spec(
         given["placement"] = msgspec.structs.replace(base.placement, image=image)
     given |= sized(base, hosts, gpus, given.get("workers"))
     return msgspec.structs.replace(base, **given)
+
+
+def asked(script: str, args: tuple[str, ...], **flags: Any) -> Asked | None:
+    """The little that a plan needs of a script's spec, which takes longer to check than to plan; None if that is not all."""
+    from tradewind.launch.plan import Asked
+
+    found = Asked(
+        script=script, args=args, **{key: value for key, value in flags.items() if value is not None}
+    )
+    right = (
+        script and not script.endswith((".yaml", ".yml")) and found.workers >= 1 and found.max_restarts >= 0
+    )
+    return found if right else None
 
 
 def sized(base: RunSpec, hosts: int | None, gpus: int | None, workers: int | None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tradewind.errors import IntegrityError
-from tradewind.launch.files import File, list_files
+from tradewind.launch.file import File
+from tradewind.launch.files import list_files
 
 if TYPE_CHECKING:
     from tradewind.store import Blobs
