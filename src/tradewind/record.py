@@ -18,7 +18,10 @@ class Record:
     Defaults are shared and must not be changed. What an instance was not given is looked up in its class.
     """
 
-    fields_: "ClassVar[tuple[str, ...]]" = ()
+    if TYPE_CHECKING:
+        fields_: ClassVar[tuple[str, ...]]
+    else:
+        fields_ = ()
 
     def __init_subclass__(cls) -> None:
         own = [name for name in cls.__dict__.get("__annotations__", ()) if name not in cls.fields_]  # noqa: RUF063

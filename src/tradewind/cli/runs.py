@@ -93,7 +93,7 @@ def run(
 
 def show_plan(spec: RunSpec | Asked, output: Output) -> int:
     """Print what would run here."""
-    from tradewind.launch import plan
+    from tradewind.launch.plan import plan
 
     emit(plan(spec), output)
     return ExitCode.OK

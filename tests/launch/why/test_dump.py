@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.launch.why.scenarios import recorded
 from tradewind.errors import NotFoundError, SpecError, TradewindError
 from tradewind.launch.why import decode_dump, dump, explain, read_dump
-from tradewind.launch.why.dump import decode_list
 from tradewind.launch.why.kinds import Event, Node
+from tradewind.launch.why.typed import decode_list
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
