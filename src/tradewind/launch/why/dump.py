@@ -119,5 +119,6 @@ def _read(item: Any, default: str) -> Object | None:
     """One object; members of a `PodList` say nothing about their kind, which is then `default`."""
     if type(item) is not dict:
         raise NotPlain
-    kind = text(item.get("kind") or "") or default
+    said = item.get("kind")
+    kind = default if said is None else text(said) or default
     return part(KINDS[kind], item | {"kind": kind}) if kind in KINDS else None
