@@ -1,10 +1,15 @@
 """The command line as a whole: what it lists, what it loads, how it fails."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import tradewind
+from tests.launch.why.scenarios import recorded
 from tradewind.cli.main import COMMANDS, invoke
 from tradewind.names import ExitCode
 
@@ -37,6 +42,43 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert "HEAVY []" in done.stdout
+
+
+TOO_SLOW = (
+    *HEAVY, "cyclopts", "msgspec", "yaml", "asyncio", "httpx", "typing", "inspect", "subprocess", "dataclasses", "logging",
+    "ssl", "socket", "hashlib", "tempfile", "datetime", "tradewind.spec", "tradewind.store",
+)  # fmt: skip
+STARTS = (
+    ["--help"],
+    ["run", "train.py", "--workers", "2", "--dry-run"],
+    ["run", "train.py", "--dry-run", "-o", "json", "--", "--lr", "3"],
+    ["why", "--from", "dump.json", "job/train"],
+    ["why", "job/train", "--from", "dump.json", "-o", "json"],
+)
+
+
+@pytest.mark.parametrize("git", [False, True], ids=["no git", "git"])
+@pytest.mark.parametrize("line", STARTS, ids=" ".join)
+def test_a_start_imports_nothing_slow(line: list[str], git: bool, tmp_path: Path) -> None:
+    """What needs no cluster starts without anything that takes longer to import than to start Python."""
+    (tmp_path / "train.py").touch()
+    (tmp_path / "dump.json").write_text(json.dumps(recorded.events_have_expired()))
+    if git:
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    code = (
+        f"import sys\nfrom tradewind.cli.main import invoke\nassert invoke({line!r}) == 0\n"
+        f"print('SLOW', [m for m in {TOO_SLOW!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(tradewind.__file__).parents[1])},
+    )
+    assert done.stderr == "SLOW []\n"
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

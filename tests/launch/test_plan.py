@@ -7,7 +7,7 @@ import pytest
 
 from tests.launch.conftest import write
 from tradewind.errors import SpecError
-from tradewind.launch import Plan, plan
+from tradewind.launch.plan import Plan, plan
 from tradewind.spec import Resources, RunSpec
 
 

@@ -5,9 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
-
-from tradewind.launch.files import File
+from tradewind.launch.file import File
 from tradewind.launch.recall import Memory, Part, known_digests, known_parts, load, save
 
 
@@ -32,7 +30,7 @@ def test_any_sign_of_a_change_counts() -> None:
     calm, other = file("calm", 5), file("other", 5)
     memory = Memory(files=(calm,), digests=("d1",))
     for field in ("size", "mode", "mtime_ns", "ctime_ns", "inode"):
-        changed = msgspec.structs.replace(calm, **{field: getattr(calm, field) + 1})
+        changed = calm._replace(**{field: getattr(calm, field) + 1})
         assert known_digests([changed], memory, ()) == [""], field
         assert known_digests([changed, other], memory, ()) == ["", ""], field
     assert known_digests([calm, other], memory, ()) == ["d1", ""]

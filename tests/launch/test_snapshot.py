@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.launch.conftest import Digests, commit, git, write
 from tradewind.errors import IntegrityError, NotFoundError, SpecError
 from tradewind.launch import recall
-from tradewind.launch.files import File
+from tradewind.launch.file import File
 from tradewind.launch.recall import Part, load
 from tradewind.launch.snapshot import checkout, put_parts, snapshot
 from tradewind.launch.tree import Entry, Whole, list_parts, put_tree, read_tree

@@ -1,11 +1,10 @@
 """`tradewind chaos`: hurt a run on purpose, and see that it gets over it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import Output, OutputFlag
+from tradewind.cli.output import emit
 from tradewind.errors import TradewindError
 from tradewind.names import ExitCode
 
@@ -22,7 +21,7 @@ def chaos(
     seed: int = 0,
     duration: str = "5m",
     continue_after: str | None = None,
-    output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
+    output: OutputFlag = "table",
 ) -> int:
     """Kill workers of a run of this machine again and again, and count it; each is an event of the run.
 

@@ -1,19 +1,21 @@
 """What commands about runs do for a run on a cluster, and `render`."""
 
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from tradewind.cli.output import Output, emit
-from tradewind.cli.runs import Passed, read_spec, row
+from tradewind.cli.output import emit
+from tradewind.cli.runs import read_spec, row
 from tradewind.errors import SpecError, TradewindError
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tradewind.cli.flags import Output, Passed, TargetFlag
     from tradewind.launch.kubernetes.logs import Line
     from tradewind.spec import RunSpec
     from tradewind.store import Run, Store
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 def render(
     script: str,
     *args: Passed,
-    target: Annotated[str, Parameter(name=["--target", "-t"])] = "k8s",
+    target: TargetFlag = "k8s",
     on: str = "k8s",
     workers: int | None = None,
     name: str | None = None,
@@ -86,7 +88,7 @@ def is_endpoint(script: str) -> bool:
     return isinstance(found, dict) and "model" in found
 
 
-def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
+def run_on(spec: RunSpec, on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
     """`tradewind run --on ...`: show the plan, or submit and follow."""
     if on.partition(":")[0] == "ray":
         from tradewind.cli import ray
@@ -111,7 +113,7 @@ def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Out
         return attend(submit(spec, on, store), store, detach=detach, output=output)
 
 
-def rerun_on(earlier: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+def rerun_on(earlier: Run, store: Store, *, detach: bool, output: Output) -> int:
     """`tradewind rerun` of a run that went to a cluster."""
     if kind_of(earlier) == "ray":
         from tradewind.cli import ray
@@ -122,12 +124,12 @@ def rerun_on(earlier: "Run", store: "Store", *, detach: bool, output: Output) ->
     return attend(resubmit(earlier, store), store, detach=detach, output=output)
 
 
-def kind_of(run: "Run") -> str:
+def kind_of(run: Run) -> str:
     """The kind of place that a run went to."""
     return str(run.spec.get("place", {}).get("kind", ""))
 
 
-def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+def attend(run: Run, store: Store, *, detach: bool, output: Output) -> int:
     """Follow a run to its end, which Ctrl-C leaves to itself; the exit code says how it ended."""
     from tradewind.launch.kubernetes.logs import follow
     from tradewind.launch.kubernetes.place import cluster_of, place_of
@@ -162,7 +164,7 @@ def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
     return ExitCode.FAILED if run.exit_code is None else run.exit_code
 
 
-def remember(run: "Run", store: "Store") -> None:
+def remember(run: Run, store: Store) -> None:
     """Keep what the cluster says it did to a run; what it does not say is missing from the ledger only."""
     from tradewind.launch.kubernetes.incidents import note_incidents
 
@@ -172,7 +174,7 @@ def remember(run: "Run", store: "Store") -> None:
         print(f"tradewind: what the cluster did to the run is not known: {error}", file=sys.stderr)
 
 
-def logs_on(run: "Run", store: "Store", *, follow: bool, rank: int | None, attempt: int | None) -> int:
+def logs_on(run: Run, store: Store, *, follow: bool, rank: int | None, attempt: int | None) -> int:
     """`tradewind logs` of a run on a cluster."""
     if kind_of(run) == "ray":
         from tradewind.cli import ray
@@ -197,7 +199,7 @@ def logs_on(run: "Run", store: "Store", *, follow: bool, rank: int | None, attem
     return ExitCode.OK
 
 
-def host_of(run: "Run", rank: int) -> int:
+def host_of(run: Run, rank: int) -> int:
     """The host on which a rank is; raises SpecError for a rank that the run does not have."""
     workers, hosts = int(run.spec.get("workers", 1)), int(run.spec.get("hosts", 1))
     if not 0 <= rank < workers:
@@ -205,26 +207,26 @@ def host_of(run: "Run", rank: int) -> int:
     return rank // (workers // hosts)
 
 
-def of_rank(rank: int) -> "Callable[[Line], None]":
+def of_rank(rank: int) -> Callable[[Line], None]:
     """Print what is said of a rank's host, and of its output the lines of that rank."""
 
-    def show(line: "Line") -> None:
+    def show(line: Line) -> None:
         if line.about or line.text.startswith(f"[rank{rank}] "):
             print_line(line)
 
     return show
 
 
-def print_line(line: "Line") -> None:
+def print_line(line: Line) -> None:
     """A host's output to stdout; what is said about the host to stderr."""
     print(f"[host{line.host}] {line.text}", file=sys.stderr if line.about else sys.stdout, flush=True)
 
 
-def quiet_line(line: "Line") -> None:
+def quiet_line(line: Line) -> None:
     """Nothing: whoever reads JSON reads the end."""
 
 
-def stop_on(run: "Run", store: "Store", *, now: bool, output: Output) -> int:
+def stop_on(run: Run, store: Store, *, now: bool, output: Output) -> int:
     """`tradewind stop` of a run on a cluster."""
     if kind_of(run) == "ray":
         from tradewind.cli import ray

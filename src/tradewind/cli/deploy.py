@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import OutputFlag
+from tradewind.cli.output import emit
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
     from tradewind.spec import DeploymentSpec
 
-OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 COLUMNS = ("name", "on", "state", "ready", "wanted", "model", "reason")
 
 

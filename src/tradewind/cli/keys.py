@@ -1,11 +1,11 @@
 """`tradewind keys`: API keys for the tenants of an endpoint."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from cyclopts import Parameter
 
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import OutputFlag
+from tradewind.cli.output import emit
 from tradewind.errors import SpecError
 from tradewind.names import ExitCode
 
@@ -15,7 +15,7 @@ def keys(
     tenant: str,
     /,
     *,
-    output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
+    output: OutputFlag = "table",
 ) -> int:
     """Make an API key. It is shown this once; the server's file of keys holds its digest only.
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import Output
+from tradewind.cli.output import emit
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:

@@ -1,13 +1,16 @@
 """One line on the terminal while load is sent, and the tables after it."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tradewind.cli.output import Output, print_table, to_plain
+from tradewind.cli.output import print_table, to_plain
 
 if TYPE_CHECKING:
+    from tradewind.cli.flags import Output
     from tradewind.scale.load import Progress
     from tradewind.scale.outcome import LoadResult, Slice
 
@@ -17,7 +20,7 @@ SLICE_COLUMNS = (
 
 
 @contextmanager
-def live_line(output: Output) -> "Iterator[Callable[[Progress], None] | None]":
+def live_line(output: Output) -> Iterator[Callable[[Progress], None] | None]:
     """What to tell of a run's progress; None where nobody watches: no terminal, or JSON wanted.
 
     It is drawn from the generator's own loop, twice a second: a thread that draws would take turns with it.
@@ -32,7 +35,7 @@ def live_line(output: Output) -> "Iterator[Callable[[Progress], None] | None]":
         yield lambda progress: live.update(describe(progress), refresh=True)
 
 
-def describe(progress: "Progress") -> str:
+def describe(progress: Progress) -> str:
     """A run's progress in one line."""
     answered = progress.in_time + progress.late + progress.refused + progress.errors
     share = f"{progress.in_time / answered:.1%}" if answered else "-"
@@ -43,14 +46,14 @@ def describe(progress: "Progress") -> str:
     )
 
 
-def show_slices(result: "LoadResult") -> None:
+def show_slices(result: LoadResult) -> None:
     """The tables of classes, phases and endpoints, where a result has them."""
     _table(result.classes, (*SLICE_COLUMNS, "verdict"))
     _table(result.phases, (*SLICE_COLUMNS, "settle_s"))
     _table(result.endpoints, SLICE_COLUMNS)
 
 
-def _table(slices: "Sequence[Slice]", columns: Sequence[str]) -> None:
+def _table(slices: Sequence[Slice], columns: Sequence[str]) -> None:
     if not slices:
         return
     print()
@@ -58,7 +61,7 @@ def _table(slices: "Sequence[Slice]", columns: Sequence[str]) -> None:
     print_table([row | {"from_s": row["begin_s"], "to_s": row["end_s"]} for row in rows], columns)
 
 
-def audited(result: "LoadResult") -> str:
+def audited(result: LoadResult) -> str:
     """What the generator says of itself, in one line."""
     audit = result.audit
     if audit is None:

@@ -1,14 +1,15 @@
 """The `tradewind` command line: each command is imported only when it is the one that was typed."""
 
 import sys
-from typing import TYPE_CHECKING
 
 from tradewind import __version__
 from tradewind.errors import TradewindError
 from tradewind.names import ExitCode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cyclopts import App
+    from collections.abc import Callable
+    from typing import Any
 
 COMMANDS = {
     "run": ("runs:run", "Run a script on N workers, keep it alive, record what happened."),
@@ -51,25 +52,6 @@ Begin with:  tradewind run SCRIPT --workers 2 -- SCRIPT-ARGS
 One command: tradewind COMMAND --help"""
 
 
-def build_app() -> "App":
-    """The command line, with every command still unimported."""
-    from cyclopts import App
-    from cyclopts.help import PlainFormatter
-
-    app = App(
-        name="tradewind",
-        help="Train, keep alive, package, serve and explain PyTorch models.",
-        help_formatter=PlainFormatter(),
-        version=__version__,
-        result_action="return_value",
-        exit_on_error=False,
-        print_error=False,
-    )
-    for order, (name, (target, _)) in enumerate(COMMANDS.items()):
-        app.command(f"tradewind.cli.{target}", name=name, sort_key=order)
-    return app
-
-
 def overview() -> str:
     """What `tradewind --help` prints: from the table alone, so that it costs one interpreter start."""
     return USAGE.format(
@@ -90,14 +72,8 @@ def invoke(tokens: list[str]) -> int:
     if tokens[0] not in COMMANDS:
         print(f"tradewind: {unknown_command(tokens[0])}", file=sys.stderr)
         return ExitCode.USAGE
-    from cyclopts import CycloptsError
-
     try:
-        result = build_app()(tokens)
-    except CycloptsError as error:
-        print(f"tradewind: {error}", file=sys.stderr)
-        print("Try: tradewind --help", file=sys.stderr)
-        return ExitCode.USAGE
+        result = call(*tokens)
     except TradewindError as error:
         print(f"tradewind: {error}", file=sys.stderr)
         return error.exit_code
@@ -108,6 +84,28 @@ def invoke(tokens: list[str]) -> int:
         sys.stderr.close()
         return ExitCode.OK
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def call(name: str, *tokens: str) -> "Any":
+    """Call the command that was typed with what was typed; see `tradewind.cli.quick` for who reads that."""
+    from tradewind.cli.quick import bind
+
+    command = load(name)
+    bound = bind(command, list(tokens))
+    if bound is not None:
+        return command(*bound[0], **bound[1])
+    from tradewind.cli import grammar
+
+    return grammar.call(name, command, list(tokens))
+
+
+def load(name: str) -> "Callable[..., Any]":
+    """The function of a command, its module imported."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    path = f"tradewind.cli.{module}"
+    __import__(path)
+    found: Callable[..., Any] = getattr(sys.modules[path], function)
+    return found
 
 
 def unknown_command(word: str) -> str:

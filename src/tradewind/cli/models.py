@@ -3,18 +3,16 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import OutputFlag
+from tradewind.cli.output import emit
 from tradewind.errors import SpecError
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
     from tradewind.store import Alias, ModelVersion, Store
 
-OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 
 _COLUMNS = ("model", "aliases", "created", "task", "metrics", "run")
 _DEFAULT_MARGIN = 0.002

@@ -1,11 +1,18 @@
 """How every command prints: a table for people, JSON for programs."""
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from __future__ import annotations
 
-Output = Literal["table", "json"]
+import sys
+from collections.abc import Mapping
+
+from tradewind.record import Record, as_dict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from tradewind.cli.flags import Output
 
 
 def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
@@ -15,6 +22,8 @@ def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
     """
     plain = to_plain(value)
     if output == "json":
+        import json
+
         print(json.dumps(plain, indent=2, sort_keys=False, default=str))
     elif isinstance(plain, Mapping):
         print_pairs(plain, columns)
@@ -24,9 +33,11 @@ def emit(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
 
 def to_plain(value: Any) -> Any:
     """`value` with structs turned into dicts and tuples into lists."""
+    if isinstance(value, Record):
+        return as_dict(value)
     import msgspec
 
-    return msgspec.to_builtins(value, str_keys=True)
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=as_dict)
 
 
 def print_pairs(pairs: Mapping[str, Any], columns: Sequence[str] = ()) -> None:
@@ -55,6 +66,8 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
-    if isinstance(value, dict | list):
+    if value and isinstance(value, dict | list):
+        import json
+
         return json.dumps(value, default=str)
     return str(value)

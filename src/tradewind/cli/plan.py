@@ -1,23 +1,23 @@
 """The command `plan`, and what `run --dry-run` prints for a cluster."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from __future__ import annotations
 
 from tradewind.cli.brief import brief
-from tradewind.cli.output import Output, emit, print_pairs, to_plain
-from tradewind.cli.runs import Passed, read_spec
+from tradewind.cli.output import emit, print_pairs, to_plain
+from tradewind.cli.runs import read_spec, show_plan
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
 from tradewind.names import ExitCode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tradewind.cli.flags import Output, OutputFlag, Passed
     from tradewind.launch.kubernetes.forecast import Forecast, Planned, Waited
     from tradewind.launch.kubernetes.outlook import Outlook
     from tradewind.spec import RunSpec
     from tradewind.store import Run
 
-OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 EXITS = {
     "fits now": ExitCode.OK,
     "fits later": ExitCode.REQUEUE,
@@ -68,15 +68,12 @@ def plan(
     flags = {"workers": workers, "name": name, "max_restarts": max_restarts}
     spec = read_spec(script, args, hosts=hosts, gpus=gpus, image=image, **flags)
     if on is None:
-        from tradewind.launch import plan as plan_here
-
-        emit(plan_here(spec), output)
-        return ExitCode.OK
+        return show_plan(spec, output)
     with brief():
         return show(ask(spec, on), output)
 
 
-def dry_run_on(spec: "RunSpec", on: str, output: Output) -> int:
+def dry_run_on(spec: RunSpec, on: str, output: Output) -> int:
     """What `plan` says, after what would be submitted; without a cluster that can be asked, the latter alone."""
     from tradewind.launch.kubernetes.preview import preview
 
@@ -95,14 +92,14 @@ def dry_run_on(spec: "RunSpec", on: str, output: Output) -> int:
     return EXITS[found.forecast.outlook.verdict]
 
 
-def ask(spec: "RunSpec", on: str) -> "Planned":
+def ask(spec: RunSpec, on: str) -> Planned:
     """The run beside its cluster."""
     from tradewind.launch.kubernetes.forecast import planned
 
     return planned(spec, on, earlier_runs)
 
 
-def earlier_runs() -> "list[Run]":
+def earlier_runs() -> list[Run]:
     """The newest runs that the store knows."""
     from tradewind.store import open_store
 
@@ -110,7 +107,7 @@ def earlier_runs() -> "list[Run]":
         return store.runs(_RUNS_LOOKED_AT)
 
 
-def show(found: "Planned", output: Output) -> int:
+def show(found: Planned, output: Output) -> int:
     """Print it; the exit code is the verdict."""
     if output == "json":
         emit(found, output)
@@ -119,7 +116,7 @@ def show(found: "Planned", output: Output) -> int:
     return EXITS[found.forecast.outlook.verdict]
 
 
-def print_forecast(name: str, hosts: int, found: "Forecast") -> None:
+def print_forecast(name: str, hosts: int, found: Forecast) -> None:
     """The verdict first, then the numbers, then what to do."""
     print(f"{name} {found.outlook.verdict} on {found.on} (namespace {found.namespace})")
     print(f"  {found.outlook.because}\n")
@@ -127,7 +124,7 @@ def print_forecast(name: str, hosts: int, found: "Forecast") -> None:
         print(line)
 
 
-def lines(hosts: int, found: "Forecast") -> Iterator[str]:
+def lines(hosts: int, found: Forecast) -> Iterator[str]:
     """Everything below the verdict."""
     seen = found.outlook
     yield from table(hosts, seen)
@@ -151,7 +148,7 @@ def lines(hosts: int, found: "Forecast") -> Iterator[str]:
     yield from (f"note     {line}" for line in (*seen.notes, *found.unread))
 
 
-def table(hosts: int, seen: "Outlook") -> Iterator[str]:
+def table(hosts: int, seen: Outlook) -> Iterator[str]:
     """What is asked for beside what is free."""
     rows = [("", "each host", f"all {hosts}", "free")]
     rows += [(name, value, seen.all[name], seen.free.get(name, "0")) for name, value in seen.each.items()]
@@ -164,7 +161,7 @@ def table(hosts: int, seen: "Outlook") -> Iterator[str]:
         )
 
 
-def said(found: "Waited | None") -> str:
+def said(found: Waited | None) -> str:
     """How long runs of the same shape waited."""
     if found is None:
         return "no run of this shape has started there yet"

@@ -1,11 +1,13 @@
 """What commands about runs do for a run on Ray."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tradewind.cli.output import Output, emit
+from tradewind.cli.output import emit
 from tradewind.cli.runs import row
 from tradewind.errors import SpecError
 from tradewind.launch.ray.place import RayPlace, ray_place_of
@@ -13,11 +15,12 @@ from tradewind.launch.ray.status import OVER, follow, refresh, stop
 from tradewind.names import ExitCode
 
 if TYPE_CHECKING:
+    from tradewind.cli.flags import Output
     from tradewind.spec import RunSpec
     from tradewind.store import Run, Store
 
 
-def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
+def run_on(spec: RunSpec, on: str, *, detach: bool, dry_run: bool, output: Output) -> int:
     """`tradewind run --on ray`: show the plan, or submit and follow."""
     from tradewind.launch.ray.context import address_of, load_ray_context
 
@@ -38,14 +41,14 @@ def run_on(spec: "RunSpec", on: str, *, detach: bool, dry_run: bool, output: Out
         return attend(submit(spec, on, store), store, detach=detach, output=output)
 
 
-def rerun_on(earlier: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+def rerun_on(earlier: Run, store: Store, *, detach: bool, output: Output) -> int:
     """`tradewind rerun` of a run that went to Ray."""
     from tradewind.launch.ray.submit import resubmit
 
     return attend(resubmit(earlier, store), store, detach=detach, output=output)
 
 
-def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+def attend(run: Run, store: Store, *, detach: bool, output: Output) -> int:
     """Follow a run to its end, which Ctrl-C leaves to itself; the exit code says how it ended."""
     place = where(run)
     if detach:
@@ -70,7 +73,7 @@ def attend(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
     return ExitCode.FAILED if run.exit_code is None else run.exit_code
 
 
-def logs_on(run: "Run", *, following: bool, rank: int | None, attempt: int | None) -> int:
+def logs_on(run: Run, *, following: bool, rank: int | None, attempt: int | None) -> int:
     """`tradewind logs` of a run on Ray."""
     from tradewind.launch.ray.job_api import JobApi
 
@@ -106,13 +109,13 @@ def quiet(line: str) -> None:
     """Nothing: whoever reads JSON reads the end."""
 
 
-def stop_on(run: "Run", store: "Store", *, output: Output) -> int:
+def stop_on(run: Run, store: Store, *, output: Output) -> int:
     """`tradewind stop` of a run on Ray."""
     emit(row(stop(run, store), time.time()), output, ("id", "name", "state", "exit_code"))
     return ExitCode.OK
 
 
-def where(run: "Run") -> RayPlace:
+def where(run: Run) -> RayPlace:
     """Where on Ray the run is."""
     found = ray_place_of(run)
     assert found is not None, "the caller asked for a run on Ray"

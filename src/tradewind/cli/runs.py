@@ -1,24 +1,23 @@
 """Commands about runs: run, rerun, ps, show, logs, stop."""
 
+from __future__ import annotations
+
 import os
-import signal
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
-
-from tradewind.cli.output import Output, emit
+from tradewind.cli.output import emit
 from tradewind.errors import SpecError, TradewindError
 from tradewind.names import ExitCode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from tradewind.cli.flags import FollowFlag, Output, OutputFlag, Passed
+    from tradewind.launch.plan import Asked
     from tradewind.spec import RunSpec
     from tradewind.store import Run, Store
-
-OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
-Passed = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 
 def run(
@@ -65,6 +64,10 @@ def run(
     output
         `table` for people, `json` for programs.
     """
+    if dry_run and on is None and (hosts, gpus, image) == (None, None, None):
+        plain = asked(script, args, workers=workers, name=name, max_restarts=max_restarts)
+        if plain is not None:
+            return show_plan(plain, output)
     spec = read_spec(
         script,
         args,
@@ -80,15 +83,20 @@ def run(
 
         return run_on(spec, on, detach=detach, dry_run=dry_run, output=output)
     if dry_run:
-        from tradewind.launch import plan
-
-        emit(plan(spec), output)
-        return ExitCode.OK
+        return show_plan(spec, output)
     from tradewind.launch.local import submit
     from tradewind.store import open_store
 
     with open_store() as store:
         return launch(submit(spec, store), store, detach=detach, output=output)
+
+
+def show_plan(spec: RunSpec | Asked, output: Output) -> int:
+    """Print what would run here."""
+    from tradewind.launch.plan import plan
+
+    emit(plan(spec), output)
+    return ExitCode.OK
 
 
 def rerun(run: str, *, detach: bool = False, output: OutputFlag = "table") -> int:
@@ -136,7 +144,7 @@ def list_runs(limit: int, output: Output) -> int:
     return ExitCode.OK
 
 
-def row(run: "Run", now_s: float) -> dict[str, Any]:
+def row(run: Run, now_s: float) -> dict[str, Any]:
     """One line of `ps`."""
     wall_s = (run.ended_s or now_s) - run.started_s if run.started_s else None
     return {
@@ -183,7 +191,7 @@ def show(run: str, *, ledger: bool = False, output: OutputFlag = "table") -> int
 def logs(
     run: str,
     *,
-    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
+    follow: FollowFlag = False,
     rank: int | None = None,
     attempt: int | None = None,
 ) -> int:
@@ -226,6 +234,8 @@ def stop(run: str, *, now: bool = False, output: OutputFlag = "table") -> int:
     now
         Kill the workers at once, without a checkpoint.
     """
+    from pathlib import Path
+
     from tradewind.agent.lock import is_held
     from tradewind.launch.local import reconcile
     from tradewind.store import open_store
@@ -257,6 +267,8 @@ def resize(run: str, *, workers: int) -> int:
     workers
         How many workers it shall have from now on.
     """
+    from pathlib import Path
+
     from tradewind.agent import job_of
     from tradewind.agent.lock import is_held
     from tradewind.store import open_store
@@ -271,12 +283,12 @@ def resize(run: str, *, workers: int) -> int:
     return ExitCode.OK
 
 
-def on_cluster(run: "Run") -> bool:
+def on_cluster(run: Run) -> bool:
     """Whether a run went elsewhere than to this machine."""
     return "place" in run.spec
 
 
-def up_to_date(runs: "list[Run]", store: "Store") -> "list[Run]":
+def up_to_date(runs: list[Run], store: Store) -> list[Run]:
     """Runs as they are now; those on a cluster that cannot be asked stay as they were last seen."""
     from tradewind.launch.local import reconcile
 
@@ -297,6 +309,7 @@ def up_to_date(runs: "list[Run]", store: "Store") -> "list[Run]":
 def interrupt(pid: int, times: int) -> None:
     """Ask an agent once or twice to end, and wait until it has."""
     import select
+    import signal
 
     try:
         pidfd = os.pidfd_open(pid)
@@ -320,7 +333,7 @@ def read_spec(
     gpus: int | None = None,
     image: str | None = None,
     **flags: Any,
-) -> "RunSpec":
+) -> RunSpec:
     """The spec that the command line asks for: flags over the YAML file, if one was given."""
     import msgspec
 
@@ -337,7 +350,20 @@ def read_spec(
     return msgspec.structs.replace(base, **given)
 
 
-def sized(base: "RunSpec", hosts: int | None, gpus: int | None, workers: int | None) -> dict[str, Any]:
+def asked(script: str, args: tuple[str, ...], **flags: Any) -> Asked | None:
+    """The little that a plan needs of a script's spec, which takes longer to check than to plan; None if that is not all."""
+    from tradewind.launch.plan import Asked
+
+    found = Asked(
+        script=script, args=args, **{key: value for key, value in flags.items() if value is not None}
+    )
+    right = (
+        script and not script.endswith((".yaml", ".yml")) and found.workers >= 1 and found.max_restarts >= 0
+    )
+    return found if right else None
+
+
+def sized(base: RunSpec, hosts: int | None, gpus: int | None, workers: int | None) -> dict[str, Any]:
     """Hosts, workers and GPUs of each worker, given the hosts, the GPUs of each host, and perhaps the workers."""
     import msgspec
 
@@ -364,7 +390,7 @@ def sized(base: "RunSpec", hosts: int | None, gpus: int | None, workers: int | N
     }
 
 
-def launch(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
+def launch(run: Run, store: Store, *, detach: bool, output: Output) -> int:
     """Run it here, or hand it to an agent in the background; the exit code says how it ended."""
     from tradewind.launch.local import start_detached
 
@@ -375,6 +401,8 @@ def launch(run: "Run", store: "Store", *, detach: bool, output: Output) -> int:
         else:
             print(run.id)
         return ExitCode.OK
+    from pathlib import Path
+
     from tradewind.agent import job_of, supervise
     from tradewind.agent.lock import held
     from tradewind.agent.watch import held_back

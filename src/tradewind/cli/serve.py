@@ -1,11 +1,10 @@
 """`tradewind serve`: a model inside a latency budget."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
-from tradewind.cli.output import Output, emit
+from tradewind.cli.flags import OutputFlag
+from tradewind.cli.output import emit
 
 if TYPE_CHECKING:
     from tradewind.serve.edge import Edge
@@ -31,7 +30,7 @@ def serve(
     candidates: int | None = None,
     access_log: Literal["auto", "all", "off"] = "auto",
     dry_run: bool = False,
-    output: Annotated[Output, Parameter(name=["--output", "-o"])] = "table",
+    output: OutputFlag = "table",
 ) -> None:
     """Serve a model inside a latency budget, until SIGTERM or Ctrl-C.
 

@@ -1,28 +1,27 @@
 """The command `why`."""
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from __future__ import annotations
 
-from cyclopts import Parameter
+import sys
 
 from tradewind.cli.brief import brief
-from tradewind.cli.output import Output, emit
+from tradewind.cli.output import emit
 from tradewind.errors import SpecError
 from tradewind.names import ExitCode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tradewind.cli.flags import FromFlag, NamespaceFlag, OutputFlag
     from tradewind.launch.kubernetes.live import Answer
     from tradewind.launch.why import Cause, Explanation
-
-OutputFlag = Annotated[Output, Parameter(name=["--output", "-o"])]
 
 
 def why(
     run: str,
     *,
     on: str | None = None,
-    from_: Annotated[str | None, Parameter(name=["--from"], allow_leading_hyphen=True)] = None,
-    namespace: Annotated[str | None, Parameter(name=["--namespace", "-n"])] = None,
+    from_: FromFlag = None,
+    namespace: NamespaceFlag = None,
     output: OutputFlag = "table",
 ) -> int:
     """Explain why a run or a Job waits, fails or fails to start: causes best first, with evidence and remedy.
@@ -52,21 +51,21 @@ def why(
     return ExitCode.OK
 
 
-def explain_by(ref: str, on: str | None, from_: str | None, namespace: str | None) -> "Explanation":
+def explain_by(ref: str, on: str | None, from_: str | None, namespace: str | None) -> Explanation:
     """Explain by the cluster that is named, by a dump, or where the store says that the run is."""
     if on is not None:
         return explain_on(on, ref, namespace)
     return explain_stored(ref) if from_ is None else explain_dump(from_, ref, namespace)
 
 
-def explain_dump(path: str, ref: str, namespace: str | None) -> "Explanation":
+def explain_dump(path: str, ref: str, namespace: str | None) -> Explanation:
     """Explain a run or a Job of a dump."""
     from tradewind.launch.why import explain, read_dump
 
     return explain(read_dump(path), ref, namespace)
 
 
-def explain_on(on: str, ref: str, namespace: str | None) -> "Explanation":
+def explain_on(on: str, ref: str, namespace: str | None) -> Explanation:
     """Explain a Job of a cluster; a run's id means the Job of that run."""
     import msgspec
 
@@ -81,7 +80,7 @@ def explain_on(on: str, ref: str, namespace: str | None) -> "Explanation":
     return told(explain_job(context, ref.removeprefix("job/")))
 
 
-def explain_stored(ref: str) -> "Explanation":
+def explain_stored(ref: str) -> Explanation:
     """Explain a run that the store knows, where it is."""
     from tradewind.cli.runs import on_cluster
     from tradewind.launch.local import reconcile
@@ -101,14 +100,14 @@ def explain_stored(ref: str) -> "Explanation":
         return explain_run(reconcile(run, store), store.events(run.id))
 
 
-def told(answer: "Answer") -> "Explanation":
+def told(answer: Answer) -> Explanation:
     """The explanation, after saying what it had to do without."""
     for line in answer.without:
         print(f"tradewind: {line}", file=sys.stderr)
     return answer.found
 
 
-def print_explanation(found: "Explanation") -> None:
+def print_explanation(found: Explanation) -> None:
     """The first cause in full, the others in a line each."""
     print(f"{found.job}  {found.state}\n")
     first, *others = found.causes
@@ -119,7 +118,7 @@ def print_explanation(found: "Explanation") -> None:
         print(f"  {cause.code}: {cause.text}")
 
 
-def print_cause(cause: "Cause") -> None:
+def print_cause(cause: Cause) -> None:
     """One cause with its evidence and its remedy."""
     print(f"{cause.code}: {cause.text}\n")
     for fact in cause.evidence:

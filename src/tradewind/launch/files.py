@@ -1,42 +1,28 @@
 """Which files are the code of a project, by git semantics; all but hidden ones where there is no git."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 import operator
 import os
 import stat
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from tradewind.errors import SpecError
-from tradewind.store import home
+from tradewind.home import home
+from tradewind.launch.file import File
+from tradewind.launch.spawn import output_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_FILES = 100_000
 MAX_BYTES = 2 * 2**30
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "build", "dist"})
 _GIT_ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
 """Set inside git's own hooks; they would point every call at the repository of the hook."""
-
-
-class File(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One file or symlink under the root, with what tells whether it changed."""
-
-    path: str
-    size: int
-    mode: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    link: str | None = None
-    """Where it points, when it is a symbolic link."""
-
-    @property
-    def executable(self) -> bool:
-        """Whether its owner may execute it; the only permission git keeps."""
-        return bool(self.mode & stat.S_IXUSR)
 
 
 def project_root(script: Path, cwd: Path) -> Path:
@@ -56,15 +42,14 @@ def git(folder: Path, *args: str) -> bytes | None:
     Raises SpecError when there is a repository that git will not read: taking every file instead would
     snapshot what it ignores.
     """
+    real = folder.resolve()
+    if not any(os.path.exists(parent / ".git") for parent in (real, *real.parents)):
+        return None  # As git would say; where there is one, git says whether it is a repository.
     env = {k: v for k, v in os.environ.items() if k not in _GIT_ELSEWHERE} | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(["git", "-C", folder, *args], capture_output=True, env=env, check=False)
+        done = output_of(["git", "-C", os.fspath(folder), *args], env)
     except FileNotFoundError:
-        if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
-            raise SpecError(
-                f"{folder}: is in a git repository and git is not installed; install it"
-            ) from None
-        return None
+        raise SpecError(f"{folder}: is in a git repository and git is not installed; install it") from None
     if done.returncode == 0:
         return done.stdout
     if b"not a git repository" in done.stderr or b"must be run in a work tree" in done.stderr:

@@ -1,17 +1,32 @@
 """What a run will ask for and whether it fits here, before anything is written."""
 
-import glob
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
-import msgspec
-
 from tradewind.errors import SpecError
-from tradewind.launch.files import File, list_files, project_root
-from tradewind.spec import RunSpec
+from tradewind.launch.files import list_files, project_root
+from tradewind.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tradewind.launch.file import File
+    from tradewind.spec import RunSpec
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(Record):
+    """What a plan looks at of a RunSpec that says nothing of resources, with the same defaults."""
+
+    script: str
+    args: tuple[str, ...] = ()
+    workers: int = 1
+    name: str | None = None
+    max_restarts: int = 3
+    resources: None = None
+
+
+class Plan(Record):
     """One run, worked out: what is executed, from which files, with which resources."""
 
     name: str
@@ -32,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What does not fit, or is worth knowing."""
 
 
-def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> Plan:
+def plan(spec: RunSpec | Asked, cwd: Path | None = None, *, elsewhere: bool = False) -> Plan:
     """Work out what of `spec` would run and from which files.
 
     Writes nothing. What does not fit on this machine is noted, unless it is meant to run `elsewhere`. Raises SpecError when the script is not a file.
@@ -40,7 +55,9 @@ def plan(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> 
     return survey(spec, cwd, elsewhere=elsewhere)[0]
 
 
-def survey(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -> tuple[Plan, list[File]]:
+def survey(
+    spec: RunSpec | Asked, cwd: Path | None = None, *, elsewhere: bool = False
+) -> tuple[Plan, list[File]]:
     """The plan, and the files that were found for it: a snapshot need not look for them again."""
     here = (cwd or Path.cwd()).resolve()
     script = (here / spec.script).resolve()
@@ -64,24 +81,36 @@ def survey(spec: RunSpec, cwd: Path | None = None, *, elsewhere: bool = False) -
         max_restarts=spec.max_restarts,
         files=len(files),
         size_mib=size / 2**20,
-        cpus=spec.workers * (spec.resources.cpus or 1.0),
+        cpus=cpus_of(spec),
         notes=() if elsewhere else tuple(notes(spec)),
     )
     return worked_out, files
 
 
-def notes(spec: RunSpec) -> list[str]:
+def notes(spec: RunSpec | Asked) -> list[str]:
     """What of the request this machine cannot give."""
     found = []
     have = len(os.sched_getaffinity(0))
-    need = spec.workers * (spec.resources.cpus or 1.0)
+    need = cpus_of(spec)
     if need > have:
         found.append(f"asks for {need:g} CPUs, this machine has {have}: workers will share them")
+    if spec.resources is None:
+        return found
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     need_gib = spec.workers * (spec.resources.memory_gib or 0.0)
     if need_gib > memory_gib:
         found.append(f"asks for {need_gib:g} GiB of memory, this machine has {memory_gib:.1f}")
-    gpus, need_gpus = len(glob.glob("/dev/nvidia[0-9]*")), spec.workers * spec.resources.gpus
+    gpus, need_gpus = gpus_here(), spec.workers * spec.resources.gpus
     if need_gpus > gpus:
         found.append(f"asks for {need_gpus} GPUs, this machine has {gpus}")
     return found
+
+
+def cpus_of(spec: RunSpec | Asked) -> float:
+    """CPUs of all workers; one for each unless it says otherwise."""
+    return spec.workers * ((spec.resources and spec.resources.cpus) or 1.0)
+
+
+def gpus_here() -> int:
+    """How many GPUs of NVIDIA this machine has."""
+    return sum(name.startswith("nvidia") and name[6:7].isdecimal() for name in os.listdir("/dev"))

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from tradewind.launch.files import File
+from tradewind.launch.file import File
 
 _RACY_NS = 50_000_000
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tradewind.launch.files import File, list_files
+from tradewind.launch.file import File
+from tradewind.launch.files import list_files
 from tradewind.launch.recall import Memory, Part, Stored, known_digests, known_parts, load, memory_file, save
 from tradewind.launch.tree import Entry, Tree, check_paths, cut, encode_part, encode_root, read_tree
 from tradewind.store.blobs import digest_of

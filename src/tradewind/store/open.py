@@ -1,15 +1,12 @@
 """Where the store is, and how to open it."""
 
 import os
-import pathlib
 
 from tradewind import names
+from tradewind.home import home
 from tradewind.store.base import Store
 
-
-def home() -> pathlib.Path:
-    """`$TRADEWIND_HOME`, else `~/.tradewind`; not created by asking."""
-    return pathlib.Path(os.environ.get(names.ENV_HOME) or "~/.tradewind").expanduser().absolute()
+__all__ = ["home", "open_store"]
 
 
 def open_store(url: str | None = None) -> Store:

@@ -1,11 +1,11 @@
 """Quantities, and what a pod asks for."""
 
-import msgspec
 import pytest
 
 from tradewind.errors import SpecError
 from tradewind.launch.why.amounts import amount, lacking, need_of
 from tradewind.launch.why.pods import PodSpec
+from tradewind.launch.why.typed import convert
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_is_no_quantity_is_refused(text: str | int) -> None:
 
 def test_a_pod_asks_for_its_containers_or_its_largest_init_container() -> None:
     """Containers are added up, init containers count one at a time, sidecars always, limits where no request is."""
-    spec = msgspec.convert(
+    spec = convert(
         {
             "containers": [
                 {"resources": {"requests": {"cpu": "2"}, "limits": {"nvidia.com/gpu": "4"}}},

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.launch.why.scenarios import recorded
 from tradewind.errors import NotFoundError, SpecError, TradewindError
-from tradewind.launch.why import decode_dump, dump, explain, read_dump
-from tradewind.launch.why.dump import decode_list
+from tradewind.launch.why import decode_dump, dump, explain, read_dump, typed
 from tradewind.launch.why.kinds import Event, Node
+from tradewind.launch.why.typed import decode_list
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -185,7 +185,7 @@ def test_events_are_read_at_the_first_try(
     times: dict[str, Any], last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nulls of every event, of which a cluster has thousands, do not send each through the slow reading."""
-    monkeypatch.delattr(dump, "_decode")
+    monkeypatch.delattr(typed, "_decode")
     data = json.dumps({"items": [{"metadata": {"name": "a"}, "message": "m"} | times]}).encode()
     (event,) = decode_list(data, Event, "Event")
     assert (event.kind, event.time, event.text) == ("Event", last, "m")

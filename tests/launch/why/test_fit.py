@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from tradewind.launch.why.fit import Bar, admits_affinity, bars, matches, selects, tolerates, untolerated
 from tradewind.launch.why.kinds import Node, Taint
 from tradewind.launch.why.pods import LabelSelector, PodSpec, Requirement, Toleration
+from tradewind.launch.why.typed import convert
 
 LABELS = {"zone": "a", "gpus": "8"}
 
@@ -39,12 +39,12 @@ def test_operators(key: str, operator: str, values: list[str], fits: bool) -> No
 
 def test_one_term_is_enough_and_an_empty_one_is_none() -> None:
     """Terms are alternatives, expressions of one term must all hold, an empty term matches nothing."""
-    node = msgspec.convert({"kind": "Node", "metadata": {"name": "n", "labels": LABELS}}, Node)
+    node = convert({"kind": "Node", "metadata": {"name": "n", "labels": LABELS}}, Node)
     a, c = ({"key": "zone", "operator": "In", "values": [zone]} for zone in "ac")
 
     def admitted(*terms: Any) -> bool:
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-        return admits_affinity(node, msgspec.convert({"affinity": {"nodeAffinity": required}}, PodSpec))
+        return admits_affinity(node, convert({"affinity": {"nodeAffinity": required}}, PodSpec))
 
     assert admitted({"matchExpressions": [c]}, {"matchExpressions": [a]})
     assert not admitted({"matchExpressions": [a, c]})
@@ -97,5 +97,5 @@ def test_a_taint_that_only_advises_keeps_nobody_off() -> None:
 )
 def test_bars(spec: dict[str, Any], expected: set[Bar]) -> None:
     """Cordons and lost nodes are told from other taints."""
-    node = msgspec.convert({"kind": "Node", "spec": spec}, Node)
+    node = convert({"kind": "Node", "spec": spec}, Node)
     assert set(bars(node, node.spec.taints, ())) == expected

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import msgspec
-
 from tradewind.launch.kubernetes.pod import pod_template
 from tradewind.launch.kubernetes.request import Request, host_resources
 from tradewind.launch.why.amounts import Room, need_of, shown
 from tradewind.launch.why.pods import Affinity, Meta, Pod
+from tradewind.launch.why.typed import convert
+from tradewind.record import replace
 
 
 class Ask(NamedTuple):
@@ -37,22 +37,22 @@ class Ask(NamedTuple):
 
     def with_spec(self, **fields: object) -> "Ask":
         """The same with other fields of the pod's spec."""
-        spec = msgspec.structs.replace(self.pod.spec, **fields)
-        return self._replace(pod=msgspec.structs.replace(self.pod, spec=spec))
+        spec = replace(self.pod.spec, **fields)
+        return self._replace(pod=replace(self.pod, spec=spec))
 
 
 def ask_of(request: Request, namespace: str) -> Ask:
     """What a request asks for; that its hosts lie together is `topology`, however its manifests say it."""
     template = pod_template(request, lambda index: f"{request.object_name}-{index}")
-    pod = msgspec.convert(template | {"kind": "Pod"}, Pod)
+    pod = convert(template | {"kind": "Pod"}, Pod)
     spec = pod.spec
     if request.placement.topology:
-        spec = msgspec.structs.replace(spec, affinity=Affinity(node_affinity=spec.affinity.node_affinity))
+        spec = replace(spec, affinity=Affinity(node_affinity=spec.affinity.node_affinity))
     metadata = Meta(name=request.object_name, namespace=namespace, labels=pod.metadata.labels)
     return Ask(
         hosts=request.spec.hosts,
         workers=request.spec.workers_per_host,
-        pod=msgspec.structs.replace(pod, metadata=metadata, spec=spec),
+        pod=replace(pod, metadata=metadata, spec=spec),
         device=device(request),
         topology=request.placement.topology,
         queue=request.placement.queue,

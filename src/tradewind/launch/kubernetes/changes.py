@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from tradewind.launch.kubernetes.allowed import unsaid
 from tradewind.launch.kubernetes.ask import Ask, counted, listed
 from tradewind.launch.kubernetes.situation import Situation, Verdict
@@ -18,6 +16,7 @@ from tradewind.launch.why.fit import Bar
 from tradewind.launch.why.kinds import Node
 from tradewind.launch.why.pods import Amount, Container, Resources, Toleration
 from tradewind.launch.why.view import some
+from tradewind.record import replace
 
 _SHOWN = 4
 _PAIRS = 24
@@ -105,7 +104,7 @@ def scaled(ask: Ask, workers: int) -> Ask:
 
     def smaller(container: Container) -> Container:
         asked = container.resources
-        return msgspec.structs.replace(
+        return replace(
             container, resources=Resources(requests=part(asked.requests), limits=part(asked.limits))
         )
 
@@ -149,7 +148,7 @@ def _with_device(ask: Ask, other: str) -> Ask:
         return {other if name == ask.device else name: value for name, value in amounts.items()}
 
     containers = tuple(
-        msgspec.structs.replace(
+        replace(
             each,
             resources=Resources(requests=named(each.resources.requests), limits=named(each.resources.limits)),
         )
@@ -197,9 +196,7 @@ def _opened(world: World, names: frozenset[str]) -> World:
         if node.metadata.name not in names:
             return node
         taints = tuple(t for t in node.spec.taints if "node.kubernetes.io/" not in t.key)
-        return msgspec.structs.replace(
-            node, spec=msgspec.structs.replace(node.spec, unschedulable=False, taints=taints)
-        )
+        return replace(node, spec=replace(node.spec, unschedulable=False, taints=taints))
 
     return world.changed("Node", [opened(node) for node in world.all(Node)])
 

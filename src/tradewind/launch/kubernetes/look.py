@@ -13,8 +13,9 @@ import msgspec
 from tradewind.errors import ClusterError
 from tradewind.launch.kubernetes.cluster import ONLY_METADATA, Cluster, Refused
 from tradewind.launch.why import kinds
-from tradewind.launch.why.dump import World, decode_list
+from tradewind.launch.why.dump import World
 from tradewind.launch.why.pods import Object, Pod
+from tradewind.launch.why.typed import decode_list
 
 _PARALLEL = 6
 

@@ -2,7 +2,7 @@
 
 import enum
 
-import msgspec
+from tradewind.record import Record
 
 
 class Code(enum.StrEnum):
@@ -71,7 +71,7 @@ class Weight:
     """Nothing else was found."""
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+class Evidence(Record):
     """One fact: which field of which object holds which value, since when."""
 
     object: str
@@ -80,7 +80,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     time: str = ""
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
+class Cause(Record):
     """One explanation of where a job stands."""
 
     code: Code

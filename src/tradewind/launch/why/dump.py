@@ -1,14 +1,19 @@
 """Reading what `kubectl get ... -o json` printed: untrusted, so its size and every type are checked."""
 
-import sys
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from __future__ import annotations
 
-import msgspec
+import sys
 
 from tradewind.errors import SpecError
 from tradewind.launch.why.kinds import KINDS, Node
+from tradewind.launch.why.part import NotPlain, part, text
 from tradewind.launch.why.pods import Object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T", bound=Object)
 
 LIMIT_MIB = 512
 """More than a cluster of 5,000 nodes prints, and less than fits into a laptop's memory."""
@@ -17,7 +22,8 @@ KUBECTL = (
     "serviceaccounts,priorityclasses,services (and podgroups, workloads, localqueues, clusterqueues if the "
     "cluster has them)"
 )
-T = TypeVar("T", bound=Object)
+QUICK_BYTES = 1 << 20
+"""Up to here reading without msgspec is quicker than importing it."""
 
 
 class World:
@@ -37,7 +43,7 @@ class World:
         found = [item for item in self._by_kind.get(name, ()) if isinstance(item, kind)]
         return [item for item in found if namespace is None or item.metadata.namespace == namespace]
 
-    def changed(self, kind: str, objects: list[Object]) -> "World":
+    def changed(self, kind: str, objects: list[Object]) -> World:
         """The same world with other objects of one kind."""
         others = [item for name, found in self._by_kind.items() if name != kind for item in found]
         world = World(others + objects)
@@ -59,31 +65,13 @@ def read_dump(path: str) -> World:
     """The objects in a file, or on standard input for `-`; raises SpecError."""
     if path == "-":
         return decode_dump(sys.stdin.buffer.read((LIMIT_MIB << 20) + 1), "standard input")
-    file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with open(path, "rb") as stream:
             return decode_dump(stream.read((LIMIT_MIB << 20) + 1), path)
     except OSError as error:
         raise SpecError(
             f"--from {path}: cannot be read ({error.strerror}); write one with {KUBECTL}"
         ) from None
-
-
-class _Listing(msgspec.Struct):
-    """A list of objects, not looked into yet."""
-
-    kind: str = ""
-    items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class _Typed(msgspec.Struct, Generic[T]):
-    """A list of objects of one kind."""
-
-    items: list[T] | None = None
-
-
-class _Head(msgspec.Struct):
-    kind: str | None = None
 
 
 def decode_dump(data: bytes, source: str) -> World:
@@ -92,53 +80,45 @@ def decode_dump(data: bytes, source: str) -> World:
         raise SpecError(
             f"{source}: larger than {LIMIT_MIB} MiB; ask kubectl for one namespace and the nodes only"
         )
+    found = quick(data) if len(data) <= QUICK_BYTES else None
+    if found is None:
+        from tradewind.launch.why.typed import decode_listing
+
+        found = decode_listing(data, source, KUBECTL)
+    return World(found)
+
+
+def quick(data: bytes) -> list[Object] | None:
+    """The objects in a `List` of which everything is as it should be; None for any other."""
+    import json
+
+    if b"\\ud" in data.lower():
+        return None  # Half a character, perhaps: json takes it for one.
     try:
-        listing = msgspec.json.decode(data, type=_Listing)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"{source}: is no List of objects ({error}); write it with {KUBECTL}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(f"{source}: is not JSON ({error}); write it with {KUBECTL}") from None
-    if listing.items is msgspec.UNSET:
-        listing.items = [msgspec.Raw(data)]
-    default = listing.kind.removesuffix("List")
-    read = (_read(item, default, index, source) for index, item in enumerate(listing.items or ()))
-    return World([known for known in read if known])
+        return _listed(json.loads(data.decode(), parse_constant=_declined))
+    except (NotPlain, ValueError, RecursionError):
+        return None
 
 
-def _read(item: msgspec.Raw, default: str, index: int, source: str) -> Object | None:
+def _listed(listing: Any) -> list[Object]:
+    if type(listing) is not dict:
+        raise NotPlain
+    items = listing.get("items", [listing])
+    if type(items) is not list:
+        raise NotPlain
+    default = text(listing.get("kind", "")).removesuffix("List")
+    return [known for item in items if (known := _read(item, default))]
+
+
+def _declined(constant: str) -> Any:
+    """NaN and the infinities are no JSON."""
+    raise NotPlain
+
+
+def _read(item: Any, default: str) -> Object | None:
     """One object; members of a `PodList` say nothing about their kind, which is then `default`."""
-    kind = default
-    try:
-        kind = msgspec.json.decode(item, type=_Head).kind or default
-        return _decode(item, kind, KINDS[kind]) if kind in KINDS else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = str(error).replace("`$", f"`items[{index}]")
-        raise SpecError(f"{source}: items[{index}] ({kind or 'no kind'}): {text}") from None
-
-
-def _decode(item: msgspec.Raw, kind: str, known: type[Object]) -> Object:
-    """Go prints an empty list as null; here that is the same as absent, and seldom needed."""
-    try:
-        found = msgspec.json.decode(item, type=known)
-    except msgspec.ValidationError:
-        found = msgspec.convert(_without_nulls(msgspec.json.decode(item)), known)
-    return found if found.kind else msgspec.structs.replace(found, kind=kind)
-
-
-def decode_list(data: bytes, known: type[T], kind: str) -> list[T]:
-    """The objects in the list that an API server answered with; raises msgspec.DecodeError."""
-    try:
-        found: list[Any] = msgspec.json.decode(data, type=_Typed[known]).items or []  # type: ignore[valid-type]
-    except msgspec.ValidationError:
-        found = [_decode(item, kind, known) for item in msgspec.json.decode(data, type=_Listing).items or ()]
-    for item in found:  # In place: nobody else has them yet, and copies take as long as reading.
-        msgspec.structs.force_setattr(item, "kind", kind)
-    return found
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [_without_nulls(inner) for inner in value if inner is not None]
-    return value
+    if type(item) is not dict:
+        raise NotPlain
+    said = item.get("kind")
+    kind = default if said is None else text(said) or default
+    return part(KINDS[kind], item | {"kind": kind}) if kind in KINDS else None

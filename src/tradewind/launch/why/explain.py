@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 
-import msgspec
-
 from tradewind.launch.why import creation, endings, gang, incidents, placement, queueing, startup
 from tradewind.launch.why.cause import Cause, plain
 from tradewind.launch.why.dump import World
 from tradewind.launch.why.fit import Bar, Seating
 from tradewind.launch.why.messages import from_message
 from tradewind.launch.why.view import View, find_job
+from tradewind.record import Record, replace
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(Record):
     """Where a job stands and why; `causes` best first, never empty."""
 
     job: str
@@ -31,9 +30,7 @@ def rank(found: Iterable[Cause]) -> tuple[Cause, ...]:
     """Heaviest first; of causes with the same code only the heaviest is kept."""
     best: dict[str, Cause] = {}
     for cause in sorted(found, key=lambda cause: -cause.weight):
-        best.setdefault(
-            cause.code, msgspec.structs.replace(cause, text=plain(cause.text), remedy=plain(cause.remedy))
-        )
+        best.setdefault(cause.code, replace(cause, text=plain(cause.text), remedy=plain(cause.remedy)))
     return tuple(best.values())
 
 

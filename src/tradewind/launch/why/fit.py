@@ -3,12 +3,12 @@
 import enum
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from tradewind.launch.why.amounts import Room, add, lacking, need_of, room
 from tradewind.launch.why.dump import World
 from tradewind.launch.why.kinds import Node, Taint
 from tradewind.launch.why.pods import LabelSelector, NodeTerm, Pod, PodSpec, PodTerm, Requirement, Toleration
+from tradewind.record import Record
 
 
 class Bar(enum.Enum):
@@ -51,7 +51,7 @@ class Seat:
         return not lacking(need, self.free)
 
 
-class Rooms(NamedTuple):
+class Rooms(Record):
     """Of every node by name: what it has for jobs at all, and what is free of that now."""
 
     size: dict[str, Room]
@@ -63,7 +63,8 @@ class Seating:
 
     def __init__(self, world: World, pod: Pod, rooms: Rooms | None = None) -> None:
         self.world, self.pod, self.need = world, pod, need_of(pod.spec)
-        size, free = rooms or rooms_of(world)
+        rooms = rooms or rooms_of(world)
+        size, free = rooms.size, rooms.free
         self.seats = [
             Seat(node, pod.spec, size[node.metadata.name], free[node.metadata.name])
             for node in world.all(Node)
@@ -100,7 +101,7 @@ def rooms_of(world: World) -> Rooms:
             add(free[pod.spec.node_name], need, sign=-1.0)
             if stays(pod):
                 add(size[pod.spec.node_name], need, sign=-1.0)
-    return Rooms(size, free)
+    return Rooms(size=size, free=free)
 
 
 def holding(world: World) -> Iterator[Pod]:

@@ -5,8 +5,6 @@ its pods have not recovered from, and of these the earliest. So the rank whose e
 named, and not those that lost their peer a moment later.
 """
 
-import msgspec
-
 from tradewind.launch.why.cause import Cause, Code, Evidence, Weight, fact
 from tradewind.launch.why.fit import Bar, bars
 from tradewind.launch.why.kinds import Event, PodGroup
@@ -15,9 +13,10 @@ from tradewind.launch.why.startup import CONFIG, statuses
 from tradewind.launch.why.view import View, condition, from_condition, from_event, index_of
 from tradewind.launch.why.words import code_of, headline, lost_a_peer
 from tradewind.names import ExitCode
+from tradewind.record import Record, replace
 
 
-class Incident(msgspec.Struct, frozen=True, kw_only=True):
+class Incident(Record):
     """One thing that happened to one pod."""
 
     code: Code
@@ -152,7 +151,7 @@ def _on_lost_node(view: View, pod: Pod) -> Incident | None:
     )
     text = f"Node {name}, where pod {pod.metadata.name} runs, is {'not ready' if node else 'gone'}"
     found = _incident(view, pod, Code.NODE_LOST, since, text, evidence)
-    return msgspec.structs.replace(found, healed=_replaced(view, pod))
+    return replace(found, healed=_replaced(view, pod))
 
 
 def is_lost(view: View, name: str, said: str = "") -> bool:
@@ -201,7 +200,7 @@ def _ended(view: View, pod: Pod, status: ContainerStatus, ended: Terminated) -> 
     vague = not last and 0 < ended.exit_code < 65 and ended.exit_code != ExitCode.USAGE
     calm = pod.status.phase == "Running" and status.state.running is not None and not is_looping(status)
     secondary = lost_a_peer(ended.text) and code is not Code.OUT_OF_MEMORY
-    return msgspec.structs.replace(found, vague=vague, secondary=secondary, healed=found.healed or calm)
+    return replace(found, vague=vague, secondary=secondary, healed=found.healed or calm)
 
 
 def is_looping(status: ContainerStatus) -> bool:

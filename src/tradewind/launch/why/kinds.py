@@ -1,7 +1,6 @@
 """The Kubernetes objects that `why` reads: only the fields it looks at, everything else is passed over."""
 
-import msgspec
-
+from tradewind.launch.why.part import EMPTY, Part
 from tradewind.launch.why.pods import (
     TEXT_LIMIT,
     Amount,
@@ -9,18 +8,17 @@ from tradewind.launch.why.pods import (
     LabelSelector,
     Meta,
     Object,
-    Part,
     Pod,
     PodSpec,
 )
 
 
-class Template(Part, frozen=True, kw_only=True):
+class Template(Part):
     metadata: Meta = Meta()
     spec: PodSpec = PodSpec()
 
 
-class JobSpec(Part, frozen=True, kw_only=True):
+class JobSpec(Part):
     parallelism: int = 1
     completions: int | None = None
     suspend: bool = False
@@ -29,7 +27,7 @@ class JobSpec(Part, frozen=True, kw_only=True):
     template: Template = Template()
 
 
-class JobStatus(Part, frozen=True, kw_only=True):
+class JobStatus(Part):
     active: int = 0
     ready: int = 0
     succeeded: int = 0
@@ -38,45 +36,45 @@ class JobStatus(Part, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...] = ()
 
 
-class Job(Object, frozen=True, kw_only=True):
+class Job(Object):
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
 
 
-class Taint(Part, frozen=True, kw_only=True):
+class Taint(Part):
     key: str = ""
     value: str = ""
     effect: str = ""
     time_added: str = ""
 
 
-class NodeSpec(Part, frozen=True, kw_only=True):
+class NodeSpec(Part):
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
 
 
-class NodeStatus(Part, frozen=True, kw_only=True):
-    allocatable: dict[str, Amount] = msgspec.field(default_factory=dict)
+class NodeStatus(Part):
+    allocatable: dict[str, Amount] = EMPTY
     conditions: tuple[Condition, ...] = ()
 
 
-class Node(Object, frozen=True, kw_only=True):
+class Node(Object):
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 
-class About(Part, frozen=True, kw_only=True):
+class About(Part):
     kind: str = ""
     namespace: str = ""
     name: str = ""
     uid: str = ""
 
 
-class Series(Part, frozen=True, kw_only=True):
+class Series(Part):
     last_observed_time: str | None = None
 
 
-class Event(Object, frozen=True, kw_only=True):
+class Event(Object):
     """An event of either API group; the API server prints times that it does not have as null."""
 
     involved_object: About = About()
@@ -109,49 +107,49 @@ class Event(Object, frozen=True, kw_only=True):
         return last or self.event_time or self.first_timestamp or self.metadata.creation_timestamp
 
 
-class QuotaSpec(Part, frozen=True, kw_only=True):
-    hard: dict[str, Amount] = msgspec.field(default_factory=dict)
+class QuotaSpec(Part):
+    hard: dict[str, Amount] = EMPTY
     scopes: tuple[str, ...] = ()
     scope_selector: LabelSelector | None = None
 
 
-class QuotaStatus(Part, frozen=True, kw_only=True):
-    hard: dict[str, Amount] = msgspec.field(default_factory=dict)
-    used: dict[str, Amount] = msgspec.field(default_factory=dict)
+class QuotaStatus(Part):
+    hard: dict[str, Amount] = EMPTY
+    used: dict[str, Amount] = EMPTY
 
 
-class Quota(Object, frozen=True, kw_only=True):
+class Quota(Object):
     spec: QuotaSpec = QuotaSpec()
     status: QuotaStatus = QuotaStatus()
 
 
-class Gang(Part, frozen=True, kw_only=True):
+class Gang(Part):
     min_count: int = 0
 
 
-class GroupPolicy(Part, frozen=True, kw_only=True):
+class GroupPolicy(Part):
     gang: Gang = Gang()
 
 
-class TopologyKey(Part, frozen=True, kw_only=True):
+class TopologyKey(Part):
     key: str = ""
 
 
-class GroupConstraints(Part, frozen=True, kw_only=True):
+class GroupConstraints(Part):
     topology: tuple[TopologyKey, ...] = ()
 
 
-class GroupSpec(Part, frozen=True, kw_only=True):
+class GroupSpec(Part):
     scheduling_policy: GroupPolicy = GroupPolicy()
     scheduling_constraints: GroupConstraints = GroupConstraints()
     min_member: int = 0
 
 
-class Conditions(Part, frozen=True, kw_only=True):
+class Conditions(Part):
     conditions: tuple[Condition, ...] = ()
 
 
-class PodGroup(Object, frozen=True, kw_only=True):
+class PodGroup(Object):
     """A gang: of Kubernetes itself, of the coscheduling plugin, or of Volcano."""
 
     spec: GroupSpec = GroupSpec()
@@ -163,64 +161,64 @@ class PodGroup(Object, frozen=True, kw_only=True):
         return self.spec.scheduling_policy.gang.min_count or self.spec.min_member
 
 
-class WorkloadSpec(Part, frozen=True, kw_only=True):
+class WorkloadSpec(Part):
     queue_name: str = ""
 
 
-class Workload(Object, frozen=True, kw_only=True):
+class Workload(Object):
     """Kueue's view of a job."""
 
     spec: WorkloadSpec = WorkloadSpec()
     status: Conditions = Conditions()
 
 
-class LocalQueueSpec(Part, frozen=True, kw_only=True):
+class LocalQueueSpec(Part):
     cluster_queue: str = ""
     stop_policy: str = ""
 
 
-class LocalQueue(Object, frozen=True, kw_only=True):
+class LocalQueue(Object):
     spec: LocalQueueSpec = LocalQueueSpec()
     status: Conditions = Conditions()
 
 
-class QueueResource(Part, frozen=True, kw_only=True):
+class QueueResource(Part):
     name: str = ""
     nominal_quota: Amount = 0
     borrowing_limit: Amount | None = None
 
 
-class Flavor(Part, frozen=True, kw_only=True):
+class Flavor(Part):
     name: str = ""
     resources: tuple[QueueResource, ...] = ()
 
 
-class ResourceGroup(Part, frozen=True, kw_only=True):
+class ResourceGroup(Part):
     flavors: tuple[Flavor, ...] = ()
 
 
-class ClusterQueueSpec(Part, frozen=True, kw_only=True):
+class ClusterQueueSpec(Part):
     stop_policy: str = ""
     cohort: str = ""
     cohort_name: str = ""
     resource_groups: tuple[ResourceGroup, ...] = ()
 
 
-class Used(Part, frozen=True, kw_only=True):
+class Used(Part):
     name: str = ""
     total: Amount = 0
 
 
-class FlavorUse(Part, frozen=True, kw_only=True):
+class FlavorUse(Part):
     name: str = ""
     resources: tuple[Used, ...] = ()
 
 
-class ClusterQueueStatus(Conditions, frozen=True, kw_only=True):
+class ClusterQueueStatus(Conditions):
     flavors_reservation: tuple[FlavorUse, ...] = ()
 
 
-class ClusterQueue(Object, frozen=True, kw_only=True):
+class ClusterQueue(Object):
     spec: ClusterQueueSpec = ClusterQueueSpec()
     status: ClusterQueueStatus = ClusterQueueStatus()
 
@@ -230,75 +228,75 @@ class ClusterQueue(Object, frozen=True, kw_only=True):
         return self.spec.cohort_name or self.spec.cohort
 
 
-class ResourceFlavorSpec(Part, frozen=True, kw_only=True):
-    node_labels: dict[str, str] = msgspec.field(default_factory=dict)
+class ResourceFlavorSpec(Part):
+    node_labels: dict[str, str] = EMPTY
 
 
-class ResourceFlavor(Object, frozen=True, kw_only=True):
+class ResourceFlavor(Object):
     """The nodes that a part of Kueue's quota is about."""
 
     spec: ResourceFlavorSpec = ResourceFlavorSpec()
 
 
-class Limit(Part, frozen=True, kw_only=True):
+class Limit(Part):
     type: str = ""
-    default: dict[str, Amount] = msgspec.field(default_factory=dict)
-    default_request: dict[str, Amount] = msgspec.field(default_factory=dict)
+    default: dict[str, Amount] = EMPTY
+    default_request: dict[str, Amount] = EMPTY
 
 
-class LimitRangeSpec(Part, frozen=True, kw_only=True):
+class LimitRangeSpec(Part):
     limits: tuple[Limit, ...] = ()
 
 
-class LimitRange(Object, frozen=True, kw_only=True):
+class LimitRange(Object):
     """What containers of a namespace get that do not say themselves."""
 
     spec: LimitRangeSpec = LimitRangeSpec()
 
 
-class ClaimSpec(Part, frozen=True, kw_only=True):
+class ClaimSpec(Part):
     storage_class_name: str = ""
     volume_name: str = ""
 
 
-class ClaimStatus(Part, frozen=True, kw_only=True):
+class ClaimStatus(Part):
     phase: str = ""
 
 
-class Claim(Object, frozen=True, kw_only=True):
+class Claim(Object):
     """A PersistentVolumeClaim."""
 
     spec: ClaimSpec = ClaimSpec()
     status: ClaimStatus = ClaimStatus()
 
 
-class StorageClass(Object, frozen=True, kw_only=True):
+class StorageClass(Object):
     volume_binding_mode: str = "Immediate"
 
 
-class ServiceSpec(Part, frozen=True, kw_only=True):
-    selector: dict[str, str] = msgspec.field(default_factory=dict)
+class ServiceSpec(Part):
+    selector: dict[str, str] = EMPTY
 
 
-class Service(Object, frozen=True, kw_only=True):
+class Service(Object):
     spec: ServiceSpec = ServiceSpec()
 
 
-class PolicyPeer(Part, frozen=True, kw_only=True):
+class PolicyPeer(Part):
     pod_selector: LabelSelector | None = None
 
 
-class PolicyRule(Part, frozen=True, kw_only=True):
-    from_: tuple[PolicyPeer, ...] = msgspec.field(name="from", default=())
+class PolicyRule(Part, from_="from"):
+    from_: tuple[PolicyPeer, ...] = ()
 
 
-class PolicySpec(Part, frozen=True, kw_only=True):
+class PolicySpec(Part):
     pod_selector: LabelSelector = LabelSelector()
     policy_types: tuple[str, ...] = ()
     ingress: tuple[PolicyRule, ...] = ()
 
 
-class NetworkPolicy(Object, frozen=True, kw_only=True):
+class NetworkPolicy(Object):
     spec: PolicySpec = PolicySpec()
 
 

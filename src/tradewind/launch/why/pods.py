@@ -1,6 +1,6 @@
 """Pods and what all Kubernetes objects have: only the fields that `why` looks at."""
 
-import msgspec
+from tradewind.launch.why.part import EMPTY, Part
 
 Amount = str | int | float
 """A quantity as the API prints it; YAML that people wrote may hold numbers."""
@@ -10,31 +10,24 @@ TEXT_LIMIT = 8192
 """Characters of a message that are looked at; the API lets through half as many, a stranger any number."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """A piece of an object; absent and null fields have their defaults.
-
-    Such pieces hold no cycles, so the collector need not walk the tens of thousands of a large cluster.
-    """
-
-
-class Owner(Part, frozen=True, kw_only=True):
+class Owner(Part):
     kind: str = ""
     name: str = ""
     uid: str = ""
 
 
-class Meta(Part, frozen=True, kw_only=True):
+class Meta(Part):
     name: str = ""
     namespace: str = ""
     uid: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    labels: dict[str, str] = EMPTY
+    annotations: dict[str, str] = EMPTY
     owner_references: tuple[Owner, ...] = ()
 
 
-class Condition(Part, frozen=True, kw_only=True):
+class Condition(Part):
     type: str = ""
     status: str = ""
     reason: str = ""
@@ -42,7 +35,7 @@ class Condition(Part, frozen=True, kw_only=True):
     last_transition_time: str = ""
 
 
-class Object(Part, frozen=True, kw_only=True):
+class Object(Part):
     """What every object has."""
 
     api_version: str = ""
@@ -56,7 +49,7 @@ class Object(Part, frozen=True, kw_only=True):
         return f"{place}{self.kind.lower()}/{self.metadata.name}"
 
 
-class Requirement(Part, frozen=True, kw_only=True):
+class Requirement(Part):
     """One expression of a selector."""
 
     key: str = ""
@@ -64,83 +57,79 @@ class Requirement(Part, frozen=True, kw_only=True):
     values: tuple[str, ...] = ()
 
 
-class LabelSelector(Part, frozen=True, kw_only=True):
-    match_labels: dict[str, str] = {}
+class LabelSelector(Part):
+    match_labels: dict[str, str] = EMPTY
     match_expressions: tuple[Requirement, ...] = ()
 
 
-class NodeTerm(Part, frozen=True, kw_only=True):
+class NodeTerm(Part):
     match_expressions: tuple[Requirement, ...] = ()
     match_fields: tuple[Requirement, ...] = ()
 
 
-class NodeTerms(Part, frozen=True, kw_only=True):
+class NodeTerms(Part):
     node_selector_terms: tuple[NodeTerm, ...] = ()
 
 
-class NodeAffinity(Part, frozen=True, kw_only=True):
-    required: NodeTerms | None = msgspec.field(
-        name="requiredDuringSchedulingIgnoredDuringExecution", default=None
-    )
+class NodeAffinity(Part, required="requiredDuringSchedulingIgnoredDuringExecution"):
+    required: NodeTerms | None = None
 
 
-class PodTerm(Part, frozen=True, kw_only=True):
+class PodTerm(Part):
     label_selector: LabelSelector | None = None
     topology_key: str = ""
     namespaces: tuple[str, ...] = ()
 
 
-class PodAffinity(Part, frozen=True, kw_only=True):
-    required: tuple[PodTerm, ...] = msgspec.field(
-        name="requiredDuringSchedulingIgnoredDuringExecution", default=()
-    )
+class PodAffinity(Part, required="requiredDuringSchedulingIgnoredDuringExecution"):
+    required: tuple[PodTerm, ...] = ()
 
 
-class Affinity(Part, frozen=True, kw_only=True):
+class Affinity(Part):
     node_affinity: NodeAffinity = NodeAffinity()
     pod_affinity: PodAffinity = PodAffinity()
     pod_anti_affinity: PodAffinity = PodAffinity()
 
 
-class Spread(Part, frozen=True, kw_only=True):
+class Spread(Part):
     topology_key: str = ""
     when_unsatisfiable: str = ""
 
 
-class Toleration(Part, frozen=True, kw_only=True):
+class Toleration(Part):
     key: str = ""
     operator: str = ""
     value: str = ""
     effect: str = ""
 
 
-class Resources(Part, frozen=True, kw_only=True):
-    requests: dict[str, Amount] = {}
-    limits: dict[str, Amount] = {}
+class Resources(Part):
+    requests: dict[str, Amount] = EMPTY
+    limits: dict[str, Amount] = EMPTY
 
 
-class Named(Part, frozen=True, kw_only=True):
+class Named(Part):
     """Anything that is named and may be optional."""
 
     name: str = ""
     optional: bool = False
 
 
-class ValueFrom(Part, frozen=True, kw_only=True):
+class ValueFrom(Part):
     config_map_key_ref: Named | None = None
     secret_key_ref: Named | None = None
 
 
-class EnvVar(Part, frozen=True, kw_only=True):
+class EnvVar(Part):
     value_from: ValueFrom = ValueFrom()
 
 
-class EnvFrom(Part, frozen=True, kw_only=True):
+class EnvFrom(Part):
     config_map_ref: Named | None = None
     secret_ref: Named | None = None
 
 
-class Container(Part, frozen=True, kw_only=True):
+class Container(Part):
     name: str = ""
     image: str = ""
     resources: Resources = Resources()
@@ -149,25 +138,25 @@ class Container(Part, frozen=True, kw_only=True):
     restart_policy: str = ""
 
 
-class SecretVolume(Part, frozen=True, kw_only=True):
+class SecretVolume(Part):
     secret_name: str = ""
     optional: bool = False
 
 
-class ClaimVolume(Part, frozen=True, kw_only=True):
+class ClaimVolume(Part):
     claim_name: str = ""
 
 
-class ProjectedSource(Part, frozen=True, kw_only=True):
+class ProjectedSource(Part):
     config_map: Named | None = None
     secret: Named | None = None
 
 
-class Projected(Part, frozen=True, kw_only=True):
+class Projected(Part):
     sources: tuple[ProjectedSource, ...] = ()
 
 
-class Volume(Part, frozen=True, kw_only=True):
+class Volume(Part):
     name: str = ""
     config_map: Named | None = None
     secret: SecretVolume | None = None
@@ -175,23 +164,23 @@ class Volume(Part, frozen=True, kw_only=True):
     projected: Projected = Projected()
 
 
-class Gate(Part, frozen=True, kw_only=True):
+class Gate(Part):
     name: str = ""
 
 
-class SchedulingGroup(Part, frozen=True, kw_only=True):
+class SchedulingGroup(Part):
     pod_group_name: str = ""
 
 
-class PodSpec(Part, frozen=True, kw_only=True):
+class PodSpec(Part):
     node_name: str = ""
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = EMPTY
     affinity: Affinity = Affinity()
     tolerations: tuple[Toleration, ...] = ()
     topology_spread_constraints: tuple[Spread, ...] = ()
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
-    overhead: dict[str, Amount] = {}
+    overhead: dict[str, Amount] = EMPTY
     volumes: tuple[Volume, ...] = ()
     scheduling_gates: tuple[Gate, ...] = ()
     scheduling_group: SchedulingGroup = SchedulingGroup()
@@ -203,16 +192,16 @@ class PodSpec(Part, frozen=True, kw_only=True):
     subdomain: str = ""
 
 
-class Waiting(Part, frozen=True, kw_only=True):
+class Waiting(Part):
     reason: str = ""
     message: str = ""
 
 
-class Running(Part, frozen=True, kw_only=True):
+class Running(Part):
     started_at: str = ""
 
 
-class Terminated(Part, frozen=True, kw_only=True):
+class Terminated(Part):
     exit_code: int = 0
     signal: int = 0
     reason: str = ""
@@ -225,13 +214,13 @@ class Terminated(Part, frozen=True, kw_only=True):
         return self.message[-TEXT_LIMIT:]
 
 
-class State(Part, frozen=True, kw_only=True):
+class State(Part):
     waiting: Waiting | None = None
     running: Running | None = None
     terminated: Terminated | None = None
 
 
-class ContainerStatus(Part, frozen=True, kw_only=True):
+class ContainerStatus(Part):
     name: str = ""
     image: str = ""
     ready: bool = False
@@ -240,7 +229,7 @@ class ContainerStatus(Part, frozen=True, kw_only=True):
     last_state: State = State()
 
 
-class PodStatus(Part, frozen=True, kw_only=True):
+class PodStatus(Part):
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -251,6 +240,6 @@ class PodStatus(Part, frozen=True, kw_only=True):
     init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
-class Pod(Object, frozen=True, kw_only=True):
+class Pod(Object):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()

@@ -1,6 +1,5 @@
 """One job of a dump with everything that belongs to it."""
 
-import difflib
 import functools
 import re
 
@@ -34,6 +33,8 @@ def find_job(world: World, ref: str, namespace: str | None = None) -> Job:
 def _nearest(name: str, known: list[str]) -> str:
     if not known:
         return "the dump holds no Job; was `jobs` among what kubectl was asked for?"
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean job/{near[0]}?" if near else f"it has {', '.join(sorted(known)[:8])}"
     return f"no such job in the dump; {hint}"
