@@ -28,6 +28,8 @@ SERIES = {
     "tradewind_workers": ("gauge", set()),
     "tradewind_worker_restarts": ("counter", set()),
     "tradewind_profile_seconds": ("gauge", {"model", "rows"}),
+    "tradewind_version_info": ("gauge", {"version"}),
+    "tradewind_version_changes": ("counter", {"outcome"}),
 }
 ALIASES = ("nv_inference_", "DCGM_")
 """Other systems' names for the same, which have tests of their own."""

@@ -54,3 +54,24 @@ def test_failures_have_tritons_reasons() -> None:
     prefix = 'nv_inference_request_failure{model="m",reason='
     counted = {name.split('"')[3]: value for name, value in found.items() if name.startswith(prefix)}
     assert counted == {"REJECTED": 3, "CANCELED": 1, "BACKEND": 1}
+
+
+def test_each_version_has_its_own_counts() -> None:
+    """Requests of the version before go on being counted as its own; batches and rows are those of the new one."""
+    metrics = Metrics(0.05)
+    aliases, one = NvInference(metrics, "3"), Result({}, 0.125, 0.25, 1)
+    aliases.observe(finished(200, one)._replace(version="3"))
+    metrics.observe_batch("m", 1, 0.25)
+    metrics.observe_refusal("m", "admission")
+    aliases.adopt("4")
+    for version in ("3", "4", "4"):
+        aliases.observe(finished(200, one)._replace(version=version))
+        metrics.observe_batch("m", 2, 0.25)
+    found = values(metrics)
+    success = {key: value for key, value in found.items() if key.startswith("nv_inference_request_success")}
+    assert list(success.values()) == [2, 2]
+    assert found['nv_inference_exec_count{model="m",version="4"}'] == 3
+    assert found['nv_inference_count{model="m",version="4"}'] == 6
+    assert not [key for key in found if key.startswith("nv_inference_request_failure")]
+    aliases.adopt("5")
+    assert 'version="3"' not in "".join(values(metrics))

@@ -25,26 +25,26 @@ def replica(task: str, *programs: str, name: str | None = None, candidates: int 
     description = Description(
         name="package", task=task, digest="", config={}, programs={p: program() for p in programs}
     )
-    made.adopt(description, msgspec.json.encode(["", "a", "b"]))
+    made.serving.adopt(description, msgspec.json.encode(["", "a", "b"]))
     return made
 
 
 def test_each_program_is_a_model_and_a_single_one_has_the_packages_name_too():
     """So a client needs to know either."""
-    assert list(replica("generic", "encode", "rank").models) == ["encode", "rank"]
+    assert list(replica("generic", "encode", "rank").serving.models) == ["encode", "rank"]
     single = replica("generic", "net", name="mine")
-    assert list(single.models) == ["net", "mine"]
-    assert [m.name for m in single.models.values()] == ["net", "mine"]
-    assert {m.program for m in single.models.values()} == {"net"}
+    assert list(single.serving.models) == ["net", "mine"]
+    assert [m.name for m in single.serving.models.values()] == ["net", "mine"]
+    assert {m.program for m in single.serving.models.values()} == {"net"}
 
 
 def test_a_recommender_is_one_model_whose_k_is_bounded_by_its_candidates():
     """The catalogue's size bounds it as well."""
     made = replica("recommend", "recommend")
-    assert list(made.models) == ["package"]
-    assert made.recommender is made.models["package"]
-    assert made.recommender.catalogue.max_k == 2
-    assert replica("recommend", "recommend", candidates=1).recommender.catalogue.max_k == 1
+    assert list(made.serving.models) == ["package"]
+    assert made.serving.recommender is made.serving.models["package"]
+    assert made.serving.recommender.catalogue.max_k == 2
+    assert replica("recommend", "recommend", candidates=1).serving.recommender.catalogue.max_k == 1
     assert made.label == "package@3"
 
 
@@ -61,11 +61,11 @@ def test_it_is_ready_with_a_worker_and_not_while_draining():
 def test_every_route_is_described_and_every_description_is_a_route(task):
     """The OpenAPI document and the server's routes are the same, with the same methods."""
     made = replica(task, "recommend" if task == "recommend" else "net", name="m")
-    document = describe(list(made.models), made.version, made.recommender is not None)
+    document = describe(list(made.serving.models), made.serving.version, made.serving.recommender is not None)
     described = {
         path.format(model=model, version="3"): method.upper()
         for path, item in document["paths"].items()
         for method in item.keys() & {"get", "post", "put", "delete"}
-        for model in made.models
+        for model in made.serving.models
     }
     assert described == Handlers(made).routes().methods

@@ -106,7 +106,7 @@ def no_store():
 
 def test_a_package_is_found_by_its_folder(generic):
     """A path to a package is served as it is, version 1."""
-    assert locate(str(generic), no_store) == (generic.resolve(), "1", "")
+    assert locate(str(generic), no_store) == (generic.resolve(), "1", "", "")
 
 
 def test_a_folder_without_a_package_is_named(tmp_path: pathlib.Path):

@@ -31,6 +31,12 @@ NO_TIME = failure(429, "the server is too busy to answer this request in time", 
 
 log = structlog.get_logger()
 Answer = TypeVar("Answer")
+RoutesOf = Callable[[Replica], Routes]
+"""What makes the routes of the version that a replica serves now."""
+
+
+def _over_http(replica: Replica) -> Routes:
+    return Handlers(replica).routes()
 
 
 class Exchange(NamedTuple):
@@ -39,6 +45,7 @@ class Exchange(NamedTuple):
     route: str
     request_id: str
     request: Request
+    version: str
     quota: Quota | None = None
     """Taken from when the request was let in; left when it is answered."""
 
@@ -46,9 +53,10 @@ class Exchange(NamedTuple):
 class App:
     """Answers the requests of one replica."""
 
-    def __init__(self, replica: Replica, routes: Routes | None = None, gate: Gate | None = None) -> None:
+    def __init__(self, replica: Replica, routes_of: RoutesOf = _over_http, gate: Gate | None = None) -> None:
         self._replica = replica
-        self._routes = routes or Handlers(replica).routes()
+        self._routes_of = routes_of
+        self._serving, self._routes = replica.serving, routes_of(replica)
         self._gate = gate
         self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
 
@@ -56,24 +64,24 @@ class App:
         """Say no to a request of which only the head is known, or nothing. Never raises."""
         if self._gate is None:
             return None
-        gate, route = self._gate, self._routes.find(request)
+        gate, route = self._gate, self._find(request)
         return _guarded(lambda: gate.admit(request, route.name))
 
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request, or say what will. Never raises."""
-        route = self._routes.find(request)
+        route = self._find(request)
         answer = _guarded(lambda: NO_TIME if route.no_time(request) else self._handle(route, request))
         if answer is NO_TIME:
             waited_s = time.monotonic() - request.arrived_s
             self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
             return NO_TIME  # as it is: at the door every microsecond is taken from those inside
-        exchange = Exchange(route.name, self._request_id(request), request)
+        exchange = Exchange(route.name, self._request_id(request), request, self._serving.version)
         if isinstance(answer, Response):
             response = self._done(exchange, answer)
             tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
             return response
         exchange = exchange._replace(quota=request.quota)
-        leave = partial(self._replica.dispatcher.cancel, answer.program, answer.job)
+        leave = partial(answer.serving.dispatcher.cancel, answer.program, answer.job)
         answered = partial(self._respond, exchange, answer)
         respond = watched(self._replica.watchers, request, route.name, answer, answered)
         return Pending(answer.job.future, respond, leave)
@@ -81,6 +89,12 @@ class App:
     def unread(self, response: Response) -> None:
         """Count an answer to a request that could not be read."""
         self._replica.metrics.observe_request("unread", response.status, 0.0, in_deadline=False)
+
+    def _find(self, request: Request) -> Route:
+        """Return the route at the version that serves now: to be looked up again once the body is there."""
+        if self._serving is not self._replica.serving:
+            self._serving, self._routes = self._replica.serving, self._routes_of(self._replica)
+        return self._routes.find(request)
 
     def _handle(self, route: Route, request: Request) -> Response | Work:
         quota = request.quota
@@ -103,14 +117,18 @@ class App:
         return self._done(exchange, response, work.job.deadline_s)
 
     def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
-        route, request_id, request, quota = exchange
+        route, request_id, request, version, quota = exchange
         if quota is not None:
             quota.leave()
         response = encoded(request, response)
         now = time.monotonic()
         in_deadline = response.status == 200 and now <= deadline_s < math.inf
         self._replica.observe(route, request_id, response, now - request.arrived_s, in_deadline)
-        headers = (*response.headers, (names.HEADER_REQUEST_ID, request_id))
+        headers = (
+            *response.headers,
+            (names.HEADER_REQUEST_ID, request_id),
+            (names.HEADER_VERSION, version),
+        )
         return response._replace(headers=headers, close=response.close or self._replica.draining)
 
     def _request_id(self, request: Request) -> str:

@@ -52,6 +52,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
+        self._emptied: asyncio.Event | None = None
 
     def add_lane(self, lane: Lane) -> None:
         """Serve a model; its classes must be those of the terms."""
@@ -129,10 +130,17 @@ class Dispatcher:
         """Give up a request whose client has left."""
         job.future.cancel()
         self._queues.remove(self.lane(program), [job])
+        self._tell_if_empty()
 
     def pump(self) -> None:
         """Hand batches to idle workers until there are none, or nothing is queued."""
         self._pump(self._clock())
+
+    async def emptied(self) -> None:
+        """Return once nothing is queued or running."""
+        self._emptied = asyncio.Event()
+        self._tell_if_empty()
+        await self._emptied.wait()
 
     def _job(
         self,
@@ -179,6 +187,11 @@ class Dispatcher:
             self._audit(now)
             self._audit_recall(now)
         self._set_timer()
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self._emptied is not None and not self.in_flight:
+            self._emptied.set()
 
     def _turn_away(self, lane: Lane, job: Job, verdict: Verdict, now: float) -> Job:
         if self._answer_instantly(lane, job, now):

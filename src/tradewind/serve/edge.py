@@ -6,6 +6,7 @@ import pathlib
 import resource
 import signal
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tradewind.errors import MissingExtraError
@@ -13,7 +14,7 @@ from tradewind.serve.app import App
 from tradewind.serve.gate import Gate
 from tradewind.serve.http import Limits, Listener
 from tradewind.serve.keys import load_keys
-from tradewind.serve.renewal import Renewal, keep_renewed
+from tradewind.serve.renewal import Look, Renewal, keep_renewed
 from tradewind.serve.replica import Replica
 from tradewind.serve.tls import Certificates
 
@@ -26,10 +27,11 @@ OTHER_FILES = 256
 
 
 class Edge:
-    """Both ports of a replica, from `start` to `close`. Raises SpecError where a file it needs cannot be used."""
+    """Both ports of a replica, from `start` to `close`; `followed` is looked at as its files are. Raises SpecError where a file it needs cannot be used."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, followed: Sequence[Look] = ()) -> None:
         self._replica = replica
+        self._followed = followed
         spec = replica.spec
         self._keys_path = None if spec.keys is None else pathlib.Path(spec.keys)
         self._gate = None if self._keys_path is None else Gate(load_keys(self._keys_path))
@@ -76,8 +78,8 @@ class Edge:
             await self._grpc.drain(0.0)
         return self._listener.close()
 
-    def _renewals(self) -> list[Renewal]:
-        found = []
+    def _renewals(self) -> list[Look]:
+        found: list[Look] = [*self._followed]
         if self._certificates is not None:
             found.append(Renewal("certificates", self._certificates.paths, self._renew_certificates))
         if self._keys_path is not None:
@@ -103,7 +105,7 @@ def _grpc_server(replica: Replica, gate: Gate | None) -> "GrpcServer":
         raise MissingExtraError(
             f"gRPC needs {error.name}; install it with: pip install 'tradewind[serve]'"
         ) from None
-    return GrpcServer(App(replica, Calls(replica).routes(), gate), Limits(replica.max_bytes))
+    return GrpcServer(App(replica, lambda replica: Calls(replica).routes(), gate), Limits(replica.max_bytes))
 
 
 def _asked_for_renewal() -> asyncio.Event:

@@ -163,10 +163,10 @@ class Pool:
         self._busy: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> tuple[wire.Description, bytes]:
-        """Start the first worker and return what it serves; the others follow in the background.
+    async def start(self, num_loaded: int = 1) -> tuple[wire.Description, bytes]:
+        """Start so many workers, one after the other, and return what they serve; the others follow in the background.
 
-        Raises TradewindError with the worker's own words when the package cannot be loaded.
+        One after the other because another version may be serving on the same cores. Raises TradewindError with the worker's own words when the package cannot be loaded.
         """
         worker = await Worker.start(self._options)
         try:
@@ -174,12 +174,16 @@ class Pool:
         except WorkerLost:
             code, package = await worker.stop(), self._options.package
             raise TradewindError(f"the model worker ended with code {code} while loading {package}") from None
-        except TradewindError:
+        except (
+            BaseException
+        ):  # also when this version is not wanted any more: nobody else knows of the process
             await worker.stop()
             raise
         self._options = self._options._replace(digest=description.digest, repeats=1)
         self._adopt(worker)
-        for _ in range(self._target - 1):
+        for _ in range(num_loaded - 1):
+            self._adopt(await self._next())
+        for _ in range(self._target - num_loaded):
             self._spawn(self._replace())
         return description, vocabulary
 
@@ -214,6 +218,8 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in (*self._idle, *self._busy)))
+        self._idle.clear()
+        self._busy.clear()
 
     def _adopt(self, worker: Worker) -> None:
         self._idle.append(worker)
@@ -248,6 +254,12 @@ class Pool:
             else:
                 self._on_change()
                 return
+
+    async def _next(self) -> Worker:
+        try:
+            return await self._load()
+        except WorkerLost:
+            raise TradewindError(f"a model worker ended while loading {self._options.package}") from None
 
     async def _load(self) -> Worker:
         worker = await Worker.start(self._options)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 
 import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -31,16 +31,15 @@ HEADER_LENGTH = v2.HEADER_LENGTH.encode()
 
 
 class Handlers:
-    """What answers each route. Each raises RequestError where it cannot answer."""
+    """What answers each route of the version that serves now. Each raises RequestError where it cannot answer."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        document = describe(list(replica.models), replica.version, replica.recommender is not None)
-        self._document = msgspec.json.encode(document)
+        self._serving = replica.serving
 
     def routes(self) -> Routes:
         """Return every route by its path."""
-        replica = self._replica
+        serving = self._serving
         routes = {
             "/v2/health/live": Route("health", "GET", self.live),
             "/v2/health/ready": Route("health", "GET", self.ready),
@@ -50,8 +49,8 @@ class Handlers:
             "/v2/models/stats": Route("metadata", "GET", self.statistics),
             "/v2/repository/index": Route("metadata", "POST", self.index),
         }
-        for name, model in replica.models.items():
-            for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{replica.version}"):
+        for name, model in serving.models.items():
+            for path in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{serving.version}"):
                 routes[path] = Route("metadata", "GET", partial(self.model_metadata, model))
                 routes[path + "/config"] = Route("metadata", "GET", partial(self.model_config, model))
                 routes[path + "/stats"] = Route("metadata", "GET", partial(self.statistics, models=(model,)))
@@ -59,12 +58,12 @@ class Handlers:
                 routes[path + "/infer"] = Route(
                     "infer", "POST", partial(self.infer, model), partial(self.no_time, model)
                 )
-        if replica.recommender is not None:
-            model = replica.recommender
+        if serving.recommender is not None:
+            model = serving.recommender
             routes["/v1/recommend"] = Route(
                 "recommend", "POST", partial(self.recommend, model), partial(self.no_time, model)
             )
-        return Routes(routes, replica.models, replica.version)
+        return Routes(routes, serving.models, serving.version)
 
     def live(self, request: Request) -> Response:
         return json_response(v2.Live())
@@ -78,7 +77,7 @@ class Handlers:
         return json_response(v2.ServerMetadata(name="tradewind", version=tradewind.__version__))
 
     def model_metadata(self, model: ServedModel, request: Request) -> Response:
-        return json_response(v2.metadata(model, self._replica.version))
+        return json_response(v2.metadata(model, self._serving.version))
 
     def model_config(self, model: ServedModel, request: Request) -> Response:
         return json_response(about.config(model))
@@ -95,12 +94,19 @@ class Handlers:
     def openapi(self, request: Request) -> Response:
         return Response(200, self._document)
 
+    @cached_property
+    def _document(self) -> bytes:
+        serving = self._serving
+        return msgspec.json.encode(
+            describe(list(serving.models), serving.version, serving.recommender is not None)
+        )
+
     def infer(self, model: ServedModel, request: Request) -> Work:
         """Run a model on the tensors of an Open Inference Protocol request."""
         body = plain_body(request, self._replica.max_bytes)
         inference = v2.parse(body, request.header(HEADER_LENGTH))
         job = self.submit(model, inference, request)
-        return Work(model.program, job, partial(self._inferred, model, inference))
+        return Work(self._serving, model.program, job, partial(self._inferred, model, inference))
 
     def submit(self, model: ServedModel, inference: v2.Inference, request: Request) -> Job:
         """Queue an inference; `request` carried it, and its headers say on what terms."""
@@ -110,36 +116,36 @@ class Handlers:
         deadline_s = self._deadline_s(request, v2.timeout_us(inference.request))
         wish = Wish(request.header, request.arrived_s, deadline_s, parameters.get("priority"))
         wish = wish._replace(min_level=parameters.get("min_level"), k=model.k_of(parameters))
-        return enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
+        return enter(self._serving.dispatcher, self._replica.callers, model.program, prepared, wish)
 
     def recommend(self, model: RecommendModel, request: Request) -> Work:
         """Recommend items for a user's history."""
         body = plain_body(request, self._replica.max_bytes)
         prepared, k, min_level = recommend.parse(body, model.catalogue)
         wish = Wish(request.header, request.arrived_s, self._deadline_s(request), None, min_level, k)
-        job = enter(self._replica.dispatcher, self._replica.callers, model.program, prepared, wish)
-        return Work(model.program, job, partial(self._recommended, model, k))
+        job = enter(self._serving.dispatcher, self._replica.callers, model.program, prepared, wish)
+        return Work(self._serving, model.program, job, partial(self._recommended, model, k))
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
         values = model.finish(result.tensors, inference.request.parameters)
-        answer = v2.render(model, self._replica.version, inference, values)
+        answer = v2.render(model, self._serving.version, inference, values)
         level = self.level(model, result)
         if answer.header_length is None:
             return Response(200, answer.body, JSON, level)
         return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)), *level))
 
     def _recommended(self, model: RecommendModel, k: int, result: Result) -> Response:
-        answer = recommend.render(self._replica.label, k, result.tensors, model.catalogue, result.level)
+        answer = recommend.render(self._serving.label, k, result.tensors, model.catalogue, result.level)
         return json_response(answer, headers=self.level(model, result))
 
     def level(self, model: ServedModel, result: Result) -> Headers:
         """Return the header that names an answer's quality level, where the model has several."""
-        several = len(self._replica.dispatcher.lane(model.program).level_names) > 1
+        several = len(self._serving.dispatcher.lane(model.program).level_names) > 1
         return ((names.HEADER_LEVEL, result.level),) if several else ()
 
     def no_time(self, model: ServedModel, request: Request) -> bool:
         """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
-        dispatcher, metrics = self._replica.dispatcher, self._replica.metrics
+        dispatcher, metrics = self._serving.dispatcher, self._replica.metrics
         if dispatcher.lane(model.program).instant or _decides(request):
             return False  # it can be answered without a worker, or what decides is in the body
         deadline_s = self._deadline_s(request)

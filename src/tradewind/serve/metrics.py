@@ -95,6 +95,12 @@ class Metrics:
         self.profile = self._gauge(
             "tradewind_profile_seconds", "Expected seconds of a batch.", "model", "rows"
         )
+        self.version = self._gauge(
+            "tradewind_version_info", "1 for the model version that answers.", "version"
+        )
+        self.version_changes = self._counter(
+            "tradewind_version_changes", "Times the alias moved: switched, or failed to load.", "outcome"
+        )
         self._of: Callable[..., Any] = cache(lambda series, *labels: series.labels(*labels))
         """A child by its labels; the client library's own look-up costs as much as parsing a request."""
 
@@ -134,6 +140,12 @@ class Metrics:
     def observe_batch(self, model: str, rows: int, seconds: float) -> None:
         self._of(self.batch_rows, model).observe(rows)
         self._of(self.batch_seconds, model).observe(seconds)
+
+    def observe_version(self, version: str) -> None:
+        """Name the version that answers from now on; what was expected of the one before is not expected of it."""
+        self.version.clear()
+        self.version.labels(version).set(1)
+        self.profile.clear()
 
     def render(self) -> bytes:
         """Return the exposition format, version 0.0.4."""

@@ -1,7 +1,8 @@
 """Series under the names of other systems, where they mean the same: `nv_inference_*` of Triton."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -23,20 +24,40 @@ class _Sums:
         self.failures: defaultdict[str, int] = defaultdict(int)
 
 
+class _Totals(NamedTuple):
+    """What the server's own series have of one model, whichever version it was."""
+
+    batches: float = 0.0
+    rows: float = 0.0
+    turned_away: float = 0.0
+
+
 class NvInference(Collector):
-    """Keeps per-request sums as requests are answered, and shows them when Prometheus asks."""
+    """Keeps per-request sums as requests are answered, and shows them when Prometheus asks.
+
+    Of the versions, the one that serves and the one before it are shown; batches only of the one that serves.
+    """
 
     def __init__(self, metrics: Metrics, version: str) -> None:
         self._metrics = metrics
         self._version = version
-        self._models: defaultdict[str, _Sums] = defaultdict(_Sums)
+        self._sums: dict[str, defaultdict[str, _Sums]] = {version: defaultdict(_Sums)}
+        """By version and model."""
+        self._before: dict[str, _Totals] = {}
         metrics.registry.register(self)
+
+    def adopt(self, version: str) -> None:
+        """Count for another version from now on."""
+        self._before = {model: self._totals(model) for sums in self._sums.values() for model in sums}
+        self._sums = {self._version: self._sums[self._version], version: defaultdict(_Sums)}
+        self._version = version
 
     def observe(self, finished: Finished) -> None:
         """Count one request that was in a model's queue."""
-        if finished.job is None:
+        version = finished.version or self._version
+        if finished.job is None or version not in self._sums:
             return
-        sums, result = self._models[finished.program], finished.result
+        sums, result = self._sums[version][finished.program], finished.result
         if result is None or finished.response.status != 200:
             sums.failures[_reason(finished.response.status)] += 1
             return
@@ -47,49 +68,66 @@ class NvInference(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The series, each by model and version."""
-        models = self._models.items()
+        found = [(version, *item) for version, sums in self._sums.items() for item in sums.items()]
         failures = _series("request_failure", "Requests that failed.")
-        for model, sums in models:
-            for reason, count in self._failures(model, sums).items():
-                self._add(failures, count, model=model, reason=reason)
+        for version, model, sums in found:
+            for reason, count in self._failures(version, model, sums).items():
+                _add(failures, count, version, model=model, reason=reason)
         yield failures
-        for name, text, values in (
-            ("request_success", "Requests answered.", {m: s.success for m, s in models}),
-            ("request_duration_us", "From arrival to answer.", {m: s.request_us for m, s in models}),
-            ("queue_duration_us", "Requests' time in the queue.", {m: s.queue_us for m, s in models}),
-            (
-                "compute_infer_duration_us",
-                "Requests' time in the model.",
-                {m: s.compute_us for m, s in models},
-            ),
-            ("exec_count", "Batches run.", self._rows("_count")),
-            ("count", "Rows run.", self._rows("_sum")),
-        ):
+        for name, text, value_of in _OF_REQUESTS:
             series = _series(name, text)
-            for model, value in values.items():
-                self._add(series, value, model=model)
+            for version, model, sums in found:
+                _add(series, value_of(sums), version, model=model)
             yield series
+        batches, rows = _series("exec_count", "Batches run."), _series("count", "Rows run.")
+        for model in self._sums[self._version]:
+            totals = self._since(model)
+            _add(batches, totals.batches, self._version, model=model)
+            _add(rows, totals.rows, self._version, model=model)
+        yield batches
+        yield rows
         pending = _series("pending_request_count", "Requests queued or running.")
-        self._add(pending, self._metrics.in_flight._value.get())
+        _add(pending, self._metrics.in_flight._value.get(), self._version)
         yield pending
 
-    def _add(self, series: Metric, value: float, **labels: str) -> None:
-        series.add_sample(series.name, {**labels, "version": self._version}, value)
-
-    def _failures(self, model: str, sums: _Sums) -> dict[str, int]:
+    def _failures(self, version: str, model: str, sums: _Sums) -> dict[str, int]:
         """Those that were queued, and those turned away before."""
         found = dict(sums.failures)
-        for sample in _samples(self._metrics.refused, "_total"):
-            if sample.labels["model"] == model and sample.labels["reason"] != "late":
-                found["REJECTED"] = found.get("REJECTED", 0) + int(sample.value)
+        if version == self._version:
+            totals = self._since(model)
+            if totals.turned_away:
+                found["REJECTED"] = found.get("REJECTED", 0) + int(totals.turned_away)
         return found
 
-    def _rows(self, suffix: str) -> dict[str, float]:
-        """By model, `_count` (batches) or `_sum` (rows) of what every batch observed."""
-        found: defaultdict[str, float] = defaultdict(float)
-        for sample in _samples(self._metrics.batch_rows, suffix):
-            found[sample.labels["model"]] += sample.value
-        return found
+    def _since(self, model: str) -> _Totals:
+        """What there is of a model since its version serves."""
+        before, now = self._before.get(model, _Totals()), self._totals(model)
+        return _Totals(
+            now.batches - before.batches, now.rows - before.rows, now.turned_away - before.turned_away
+        )
+
+    def _totals(self, model: str) -> _Totals:
+        batches = sum(_values(self._metrics.batch_rows, "_count", model))
+        rows = sum(_values(self._metrics.batch_rows, "_sum", model))
+        refused = [s for s in _samples(self._metrics.refused, "_total") if s.labels["model"] == model]
+        away = sum(s.value for s in refused if s.labels["reason"] != "late")
+        return _Totals(batches, rows, away)
+
+
+_OF_REQUESTS: tuple[tuple[str, str, Callable[[_Sums], float]], ...] = (
+    ("request_success", "Requests answered.", lambda sums: sums.success),
+    ("request_duration_us", "From arrival to answer.", lambda sums: sums.request_us),
+    ("queue_duration_us", "Requests' time in the queue.", lambda sums: sums.queue_us),
+    ("compute_infer_duration_us", "Requests' time in the model.", lambda sums: sums.compute_us),
+)
+
+
+def _add(series: Metric, value: float, version: str, **labels: str) -> None:
+    series.add_sample(series.name, {**labels, "version": version}, value)
+
+
+def _values(series: Collector, suffix: str, model: str) -> list[float]:
+    return [sample.value for sample in _samples(series, suffix) if sample.labels["model"] == model]
 
 
 def _samples(series: Collector, suffix: str) -> Iterator[Sample]:

@@ -3,6 +3,7 @@
 import asyncio
 import pathlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -11,6 +12,12 @@ from tradewind.errors import SpecError
 LOOK_EVERY_S = 2.0
 log = structlog.get_logger()
 Stamp = tuple[tuple[int, int, int], ...]
+
+
+class Look(Protocol):
+    """Something that may have changed since it was last looked at."""
+
+    async def look(self, asked: bool = False) -> None: ...
 
 
 class Renewal:
@@ -38,8 +45,8 @@ class Renewal:
             log.info("renewed", what=self._what)
 
 
-async def keep_renewed(renewals: Sequence[Renewal], asked: asyncio.Event) -> None:
-    """Look at the files now and then, and at once when `asked` is set; until cancelled."""
+async def keep_renewed(renewals: Sequence[Look], asked: asyncio.Event) -> None:
+    """Look at everything now and then, and at once when `asked` is set; until cancelled."""
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY_S):

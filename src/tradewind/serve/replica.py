@@ -1,33 +1,27 @@
-"""One server process: its models, its workers, its state, what it observed."""
+"""One server process: the version that it serves, its state, what it observed."""
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
+import structlog
 
-from tradewind.serve import wire
+from tradewind.errors import TradewindError
 from tradewind.serve.accesslog import AccessLog
 from tradewind.serve.caller import Callers
-from tradewind.serve.catalogue import Catalogue, settings_of
-from tradewind.serve.dispatch import Dispatcher
-from tradewind.serve.execution import Pool, WorkerOptions
-from tradewind.serve.filtering import ItemFilters
+from tradewind.serve.execution import WorkerOptions
 from tradewind.serve.gpu_metrics import register_gpus
 from tradewind.serve.http import Response
-from tradewind.serve.ladder import popular_name, program_levels
-from tradewind.serve.lanes import Instant, Lane, Level, Lost
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.metrics_aliases import NvInference
-from tradewind.serve.popular import Popular
-from tradewind.serve.profile import Profile
 from tradewind.serve.protocols.about import IndexedModel, ModelStatistics, index, statistics
-from tradewind.serve.quality import lost
 from tradewind.serve.queues import Terms
-from tradewind.serve.recommender import RecommendModel
-from tradewind.serve.served import ProgramModel, ServedModel, same_ports
+from tradewind.serve.served import ServedModel
+from tradewind.serve.serving import Serving, Setup, check_same_clients
 from tradewind.serve.tracing import from_environment
 from tradewind.serve.watch import Watcher
 from tradewind.spec import EndpointSpec
 
+log = structlog.get_logger()
 LOGGED = ("infer", "recommend")
 """Routes whose every answer is an access line; of the others only errors are."""
 
@@ -39,44 +33,76 @@ class Replica:
         self, spec: EndpointSpec, options: WorkerOptions, version: str, num_spares: int, access_log: AccessLog
     ) -> None:
         self.spec = spec
-        self.version = version
         self.max_bytes = int(spec.max_request_mib * 2**20)
-        self.models: dict[str, ServedModel] = {}
-        self.recommender: RecommendModel | None = None
-        self.label = spec.model
         self.draining = False
         self.num_connections: Callable[[], int] = lambda: 0
         classes = [c.name for c in spec.classes]
         slo_s = spec.slo.latency_ms / 1e3
         self.callers = Callers(classes, spec.default_class, spec.tenants)
         self.metrics = Metrics(slo_s, classes)
-        self._terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
-        self.dispatcher = Dispatcher(self.metrics, terms=self._terms)
-        self.pool = Pool(options, spec.workers, num_spares, self.dispatcher.pump)
-        self.dispatcher.pool = self.pool
-        self.watchers: list[Watcher] = [NvInference(self.metrics, version).observe]
+        terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
+        self._setup = Setup(spec, num_spares, self.metrics, terms)
+        self.serving = Serving(self._setup, options, version)
+        """The version that answers what comes now; whoever takes a request keeps to the one of that moment."""
+        self._ending: dict[Serving, asyncio.Task[None]] = {}
+        self._aliases = NvInference(self.metrics, version)
+        self.metrics.observe_version(version)
+        self.watchers: list[Watcher] = [self._aliases.observe]
         register_gpus(self.metrics.registry)
         tracer = from_environment(spec.model)
         if tracer is not None:
             self.watchers.append(tracer)
         self._access_log = access_log
-        self._restarts_seen = 0
+        self._restarts_seen: dict[Serving, int] = {}
 
     async def start(self) -> None:
         """Load the model in its worker. Raises TradewindError when it cannot be loaded."""
-        self.adopt(*await self.pool.start())
+        await self.serving.start()
 
-    def adopt(self, description: wire.Description, vocabulary: bytes) -> None:
-        """Serve what a worker says it has loaded."""
-        self.label = f"{self.spec.name or description.name}@{self.version}"
-        if description.task == "recommend":
-            self._add_recommender(description, msgspec.json.decode(vocabulary, type=list[str]))
-        else:
-            self._add_programs(description)
+    async def load(self, options: WorkerOptions, version: str) -> Serving:
+        """Load and warm up a version beside the one that serves, as many workers as serve.
+
+        Raises TradewindError where it cannot be loaded, or could not answer the clients of this one.
+        """
+        new = Serving(self._setup, options, version)
+        try:
+            await new.start(self.spec.workers)
+            check_same_clients(self.serving, new)
+            if not new.pool.size:
+                raise TradewindError(f"the workers of {new.label} ended as soon as they were loaded")
+        except BaseException:  # also when the alias moves on meanwhile: nobody else knows of its workers
+            await new.close()
+            raise
+        return new
+
+    def switch(self, new: Serving) -> None:
+        """Have a loaded version answer what comes from now on; the old one answers what it has, and ends."""
+        old, self.serving = self.serving, new
+        self._aliases.adopt(new.version)
+        self.metrics.observe_version(new.version)
+        log.info("switched", version=new.version, before=old.version, still_there=old.dispatcher.in_flight)
+        self._ending[old] = asyncio.ensure_future(self._end(old))
+
+    async def close(self) -> None:
+        """Stop every worker."""
+        for task in self._ending.values():
+            task.cancel()
+        await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        await asyncio.gather(*(serving.close() for serving in self._alive))
+
+    @property
+    def label(self) -> str:
+        """What answers now, as `name@version`."""
+        return self.serving.label
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are queued or running, at every version."""
+        return sum(serving.dispatcher.in_flight for serving in self._alive)
 
     @property
     def ready(self) -> bool:
-        return not self.draining and self.pool.size > 0
+        return not self.draining and self.serving.pool.size > 0
 
     @property
     def why_not_ready(self) -> str:
@@ -93,60 +119,37 @@ class Replica:
 
     def statistics(self, models: Iterable[ServedModel] | None = None) -> tuple[ModelStatistics, ...]:
         """Return the statistics of these models, else of all."""
-        chosen = self.models.values() if models is None else models
+        chosen = self.serving.models.values() if models is None else models
         metrics = list(self.metrics.registry.collect())
-        return tuple(statistics(model, self.version, metrics) for model in chosen)
+        return tuple(statistics(model, self.serving.version, metrics) for model in chosen)
 
     def index(self) -> tuple[IndexedModel, ...]:
         """Return which models there are, and whether they are ready."""
-        return index(self.models, self.version, self.ready, self.why_not_ready)
+        return index(self.serving.models, self.serving.version, self.ready, self.why_not_ready)
 
     def render_metrics(self) -> bytes:
         """Return the exposition, with the gauges brought up to date."""
-        self.metrics.in_flight.set(self.dispatcher.in_flight)
+        self.metrics.in_flight.set(self.in_flight)
         self.metrics.connections.set(self.num_connections())
-        self.metrics.workers.set(self.pool.size)
-        self.metrics.restarts.inc(self.pool.restarts - self._restarts_seen)
-        self._restarts_seen = self.pool.restarts
-        for program, profile in self.dispatcher.profiles.items():
+        self.metrics.workers.set(sum(serving.pool.size for serving in self._alive))
+        for serving in self._alive:
+            self._count_restarts(serving)
+        for program, profile in self.serving.dispatcher.profiles.items():
             for rows, seconds in profile.points.items():
                 self.metrics.profile.labels(program, str(rows)).set(seconds)
         return self.metrics.render()
 
-    def _add_programs(self, description: wire.Description) -> None:
-        ladder = program_levels(self.spec.levels, list(description.programs))
-        same_ports(ladder, description.programs)
-        for program, about in description.programs.items():
-            self.models[program] = ProgramModel(program, program, about)
-            chosen = ladder if ladder[:1] == [program] else [program]
-            self._add_lane(program, {name: description.programs[name] for name in chosen})
-        if len(description.programs) == 1:
-            name = self.spec.name or description.name
-            self.models[name] = ProgramModel(name, program, about)
+    @property
+    def _alive(self) -> Sequence[Serving]:
+        return (*self._ending, self.serving)
 
-    def _add_recommender(self, description: wire.Description, items: list[str]) -> None:
-        popular = settings_of(description.config, len(items) - 1).popular
-        filters = ItemFilters(description.attributes, popular)
-        max_k = min(self.spec.candidates, len(items) - 1)
-        catalogue = Catalogue(items, description.config, max_k, filters=filters)
-        name = self.spec.name or description.name
-        max_rows = description.programs["recommend"].max_rows
-        self.recommender = RecommendModel(name, catalogue, max_rows)
-        self.models[name] = self.recommender
-        last = popular_name(self.spec.levels, popular)
-        instant = Instant(last, Popular(popular, filters).answer) if last else None
-        self._add_lane("recommend", description.programs, instant, lost)
+    async def _end(self, old: Serving) -> None:
+        await old.retire()
+        self._count_restarts(old)
+        del self._ending[old], self._restarts_seen[old]
+        log.info("ended", version=old.version)
 
-    def _add_lane(
-        self,
-        name: str,
-        programs: Mapping[str, wire.Program],
-        instant: Instant | None = None,
-        lost: Lost | None = None,
-    ) -> None:
-        levels = [
-            Level(about.level or program, program, Profile(about.profile_s), about.most)
-            for program, about in programs.items()
-        ]
-        terms = self._terms
-        self.dispatcher.add_lane(Lane(name, levels, len(terms.shares), terms.slo_s, instant, lost))
+    def _count_restarts(self, serving: Serving) -> None:
+        seen = self._restarts_seen.get(serving, 0)
+        self.metrics.restarts.inc(serving.pool.restarts - seen)
+        self._restarts_seen[serving] = serving.pool.restarts

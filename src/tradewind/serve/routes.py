@@ -8,11 +8,14 @@ from tradewind.serve.errors import RequestError
 from tradewind.serve.http import Request, Response, failure
 from tradewind.serve.jobs import Job, Result
 from tradewind.serve.protocols.unsupported import unsupported_path
+from tradewind.serve.serving import Serving
 
 
 class Work(NamedTuple):
     """A request in the dispatcher's hands, and what its result becomes."""
 
+    serving: Serving
+    """The version that has it."""
     program: str
     job: Job
     render: Callable[[Result], Response]

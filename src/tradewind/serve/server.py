@@ -20,6 +20,7 @@ from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
 from tradewind.serve.execution import WorkerOptions
+from tradewind.serve.follow import Follower
 from tradewind.serve.replica import Replica
 from tradewind.spec import EndpointSpec
 
@@ -47,6 +48,8 @@ class Located(NamedTuple):
     """A folder, or `file.py:Class`."""
     version: str
     digest: str = ""
+    alias: str = ""
+    """The `name@alias` that led to it, and may lead elsewhere later; "" for what does not move."""
 
 
 def locate(model: str, store: "Callable[[], Store]") -> Located:
@@ -59,7 +62,9 @@ def locate(model: str, store: "Callable[[], Store]") -> Located:
     if "/" in model:
         raise SpecError(f"{model}: there is no package folder here (no {MANIFEST})")
     found = store().model_version(model)
-    return Located(pathlib.Path(found.path), str(found.version), found.digest)
+    which = model.partition("@")[2]
+    alias = model if which and not which.isdecimal() else ""
+    return Located(pathlib.Path(found.path), str(found.version), found.digest, alias)
 
 
 def serve(
@@ -88,20 +93,14 @@ def serve(
         levels=spec.levels,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(spec, options, package.version, num_spares, access_log, on_ready))
+        replica = Replica(spec, options, package.version, num_spares, AccessLog(access_log))
+        follower = Follower(replica, options, package.alias, store) if package.alias else None
+        runner.run(_serve(replica, follower, on_ready))
 
 
-async def _serve(
-    spec: EndpointSpec,
-    options: WorkerOptions,
-    version: str,
-    num_spares: int,
-    access_log: Mode,
-    on_ready: OnReady,
-) -> None:
-    replica = Replica(spec, options, version, num_spares, AccessLog(access_log))
-    with _listen(spec.host, spec.port) as sock:
-        edge = Edge(replica)
+async def _serve(replica: Replica, follower: Follower | None, on_ready: OnReady) -> None:
+    with _listen(replica.spec.host, replica.spec.port) as sock:
+        edge = Edge(replica, [follower] if follower else [])
         try:
             await replica.start()
             await edge.start(sock)
@@ -109,7 +108,9 @@ async def _serve(
             on_ready(edge, replica)
             await _until_drained(replica, edge)
         finally:
-            await replica.pool.close()
+            if follower is not None:
+                await follower.close()
+            await replica.close()
 
 
 def _settle_garbage() -> None:
@@ -130,7 +131,7 @@ async def _until_drained(replica: Replica, edge: Edge) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await asked.wait()
     replica.draining = True
-    log.info("draining", in_flight=replica.dispatcher.in_flight, connections=edge.num_connections)
+    log.info("draining", in_flight=replica.in_flight, connections=edge.num_connections)
     draining = asyncio.ensure_future(_drain(edge))
     hurried = asyncio.ensure_future(again.wait())
     await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)

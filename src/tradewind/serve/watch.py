@@ -21,6 +21,8 @@ class Finished(NamedTuple):
     program: str = ""
     job: Job | None = None
     result: Result | None = None
+    version: str = ""
+    """The model version that had it."""
 
 
 Watcher = Callable[[Finished], None]
@@ -36,10 +38,8 @@ def watched(
         response = respond(future)
         failed = future.cancelled() or future.exception() is not None
         result = None if failed else future.result()
-        tell(
-            watchers,
-            Finished(request, route, response, time.monotonic(), work.program, work.job, result),
-        )
+        ended_s, program, version = time.monotonic(), work.program, work.serving.version
+        tell(watchers, Finished(request, route, response, ended_s, program, work.job, result, version))
         return response
 
     return responded if watchers else respond

@@ -24,10 +24,11 @@ PROTOBUF = "application/grpc+proto"
 
 
 class Calls:
-    """The calls of one replica by their paths."""
+    """The calls of the version that a replica serves now, by their paths."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._serving = replica.serving
         self._handlers = Handlers(replica)
 
     def routes(self) -> Routes:
@@ -44,7 +45,7 @@ class Calls:
         }
         routes = {path(call): Route(name, "POST", handle) for call, (name, handle) in handlers.items()}
         routes[path("ModelInfer")] = Route("infer", "POST", self.infer, self.no_time)
-        return Routes(routes, self._replica.models, self._replica.version)
+        return Routes(routes, self._serving.models, self._serving.version)
 
     def live(self, request: Request) -> Response:
         return _response("ServerLive", {"live": True})
@@ -62,7 +63,7 @@ class Calls:
 
     def model_metadata(self, request: Request) -> Response:
         model = self._named("ModelMetadata", request)
-        return _response("ModelMetadata", msgspec.to_builtins(v2.metadata(model, self._replica.version)))
+        return _response("ModelMetadata", msgspec.to_builtins(v2.metadata(model, self._serving.version)))
 
     def model_config(self, request: Request) -> Response:
         model = self._named("ModelConfig", request)
@@ -87,17 +88,17 @@ class Calls:
         inference = inference_of(message)
         typed = any(tensor.HasField("contents") for tensor in message.inputs)
         job = self._handlers.submit(model, inference, request)
-        return Work(model.program, job, partial(self._inferred, model, inference, not typed))
+        return Work(self._serving, model.program, job, partial(self._inferred, model, inference, not typed))
 
     def no_time(self, request: Request) -> bool:
         """Whether to refuse an inference unparsed; unless its deadline or class are in it."""
-        model = self._replica.models.get(fields.model_name(request.body))
+        model = self._serving.models.get(fields.model_name(request.body))
         stated = b"timeout" in request.body or b"priority" in request.body
         return model is not None and not stated and self._handlers.no_time(model, request)
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, raw: bool, result: Result) -> Response:
         values = model.finish(result.tensors, inference.request.parameters)
-        answer = response_of(model.name, self._replica.version, inference, values, raw)
+        answer = response_of(model.name, self._serving.version, inference, values, raw)
         return Response(200, answer.SerializeToString(), PROTOBUF, self._handlers.level(model, result))
 
     def _named(self, call: str, request: Request) -> ServedModel:
@@ -105,7 +106,7 @@ class Calls:
         return self._model(message.name, message.version)
 
     def _model(self, name: str, version: str) -> ServedModel:
-        models, served = self._replica.models, self._replica.version
+        models, served = self._serving.models, self._serving.version
         if name not in models:
             raise RequestError(404, f"unknown model {name[:80]!r}; this server has {', '.join(models)}")
         if version not in ("", served):

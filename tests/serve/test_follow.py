@@ -1,0 +1,187 @@
+"""A server that follows its alias: what it answers before, while and after the alias moves."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+import torch
+from torch.export import Dim, export
+
+from tests.serve.conftest import Server, running
+from tests.serve.test_metrics import scrape
+from tradewind.models import promote, publish, write_package
+from tradewind.store import Store, open_store
+
+URL = "/v2/models/times/infer"
+BODY = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]}
+
+
+class Times(torch.nn.Module):
+    """Its version is its answer to 1."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def published(store: Store, folder: pathlib.Path, factor: float, width: int = 2) -> int:
+    """Publish the next version of `times`, which multiplies by `factor`."""
+    program = export(Times(factor).eval(), (torch.ones(3, width),), dynamic_shapes=({0: Dim("b", min=1)},))
+    package = folder / f"times-{factor}-{width}"
+    write_package(
+        package,
+        name="times",
+        task="generic",
+        programs={"times": program},
+        tensors={},
+        vocabularies={},
+        metrics={},
+        lineage={},
+        config={},
+    )
+    return publish(store, package, "times").version
+
+
+def move(store: Store, version: int) -> None:
+    promote(store, "times", version, "production", force=True)
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A registry with version 1, which is in production, version 2, and version 3, which takes other inputs."""
+    monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path))
+    with open_store() as store:
+        for factor, width in ((1.0, 2), (2.0, 2), (3.0, 5)):
+            published(store, tmp_path, factor, width)
+        move(store, 1)
+        yield store
+
+
+def ask(client: httpx2.Client, server: Server) -> str:
+    """The version that answered, which must be the one that the answer names in all places."""
+    answer = client.post(server.url + URL, json=BODY)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    version = said["model_version"]
+    assert answer.headers["x-tradewind-version"] == version
+    assert said["outputs"][0]["data"] == [float(version), 2 * float(version)]
+    return version
+
+
+def until_said(server: Server, event: str, count: int = 1) -> list[dict]:
+    """Wait until the server has logged an event so often; return those lines."""
+    while len(found := [line for line in server.lines if line["event"] == event]) < count:
+        assert server.process.poll() is None
+        os.sched_yield()
+    return found
+
+
+@contextlib.contextmanager
+def asking(client: httpx2.Client, server: Server) -> Iterator[list[str]]:
+    """Ask all the time during the block, from two threads; every answer is good, and named in the list."""
+    versions: list[str] = []
+    over = threading.Event()
+
+    def ask_on() -> None:
+        while not over.is_set():
+            versions.append(ask(client, server))
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(ask_on) for _ in range(2)]
+        try:
+            yield versions
+        finally:
+            over.set()
+            for future in asked:
+                future.result()
+
+
+def test_a_server_follows_its_alias_there_and_back_while_it_answers(store, tmp_path, client):
+    """Every request is answered, by one version after the other; the old version's workers end."""
+    with running("times@production", tmp_path, "--slo", "60s") as server:
+        with asking(client, server) as versions:
+            before = set(server.workers)
+            for number, version in enumerate((2, 1), 1):
+                move(store, version)
+                until_said(server, "ended", number)
+                while versions[-1] != str(version):
+                    assert server.process.poll() is None
+        assert set(versions) == {"1", "2"}
+        assert before.isdisjoint(server.workers)
+        names = client.get(server.url + "/v2/models/times").json()["versions"]
+        assert names == [client.post(server.url + "/v2/repository/index").json()[0]["version"]] == ["1"]
+        found = scrape(client, server.url)
+    assert found["tradewind_version_changes_total", ("outcome", "switched")] == 2
+    assert found["tradewind_version_info", ("version", "1")] == 1
+
+
+def test_what_the_old_version_holds_it_answers_after_the_switch(store, tmp_path, client):
+    """A request that it took before the new one was ready, and a worker of it that then dies, change nothing."""
+    patient = "import tradewind.serve.dispatch as dispatch; dispatch.HANG_S = 1e6"
+    with (
+        running("times@production", tmp_path, "--slo", "60s", before=patient) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        while scrape(client, server.url)["tradewind_workers",] < 2:
+            pass
+        old = server.workers
+        for pid in old:
+            os.kill(pid, signal.SIGSTOP)
+        held = pool.submit(httpx2.post, server.url + URL, json=BODY, timeout=60)
+        while scrape(client, server.url)["tradewind_requests_in_flight",] < 1:
+            pass
+        move(store, 2)
+        until_said(server, "switched")
+        assert ask(client, server) == "2"
+        assert not held.done()
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        assert held.result().json()["model_version"] == "1"
+        until_said(server, "ended")
+
+
+@pytest.mark.parametrize("broken", ["other inputs", "other bytes"])
+def test_a_version_that_cannot_serve_leaves_the_old_one_until_the_alias_moves_again(
+    store, tmp_path, client, broken
+):
+    """It is said once, in the log and the metrics, and not tried again; another move is followed."""
+    bad = 3
+    if broken == "other bytes":
+        bad = published(store, tmp_path, 4.0)
+    with running("times@production", tmp_path, "--slo", "60s") as server:
+        move(store, bad)
+        if broken == "other bytes":
+            path = pathlib.Path(store.model_version(f"times@{bad}").path)
+            path.rename(path.with_name("gone"))
+        refused = until_said(server, "not switched")
+        assert refused[0]["version"] == str(bad)
+        assert ("has other inputs" if broken == "other inputs" else "could not be loaded") in refused[0][
+            "error"
+        ]
+        for _ in range(3):
+            server.process.send_signal(signal.SIGHUP)
+            assert ask(client, server) == "1"
+        move(store, 2)
+        until_said(server, "ended")
+        assert ask(client, server) == "2"
+        assert len(until_said(server, "loading", 2)) == 2
+        found = scrape(client, server.url)
+    assert found["tradewind_version_changes_total", ("outcome", "failed")] == 1
+
+
+def test_a_version_that_is_named_by_its_number_never_changes(store, tmp_path, client):
+    """Nor does it look: SIGHUP and a move of the alias change nothing."""
+    with running("times@1", tmp_path) as server:
+        move(store, 2)
+        server.process.send_signal(signal.SIGHUP)
+        assert ask(client, server) == "1"
+        assert not [line for line in server.lines if line["event"] == "loading"]
