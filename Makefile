@@ -43,5 +43,9 @@ bench: $(STAMP)  ## one benchmark: make bench NAME=cli ARGS=--quick
 chaos: $(STAMP)  ## 200 seeded schedules of faults on real training; goes on where it was interrupted
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.chaos --place .chaos/results.jsonl $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP)   ## half an hour at 0.8 of capacity, workers killed and versions swapped; ARGS=--minute for a short one
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.soak $(ARGS)
+
 clean:           ## remove what was built
 	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info

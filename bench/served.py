@@ -11,14 +11,28 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 COMMAND = "from tradewind.cli.main import main; main()"
+
+
+class Started(NamedTuple):
+    """A server process that answers."""
+
+    url: str
+    pid: int
 
 
 @contextlib.contextmanager
 def serving(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[str]:
     """Serve an endpoint, given as its YAML file would be, in a process of its own; give its URL."""
+    with started(spec, folder) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def started(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[Started]:
+    """The same; give its process id too."""
     path = folder / "endpoint.yaml"
     path.write_text(json.dumps(spec))
     env = os.environ | {"TRADEWIND_HOME": str(folder)}
@@ -46,7 +60,7 @@ def serving(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[str]:
                 break
         if not lines:
             raise RuntimeError((folder / "log").read_text()[-2000:])
-        yield json.loads("".join(lines))["url"]
+        yield Started(json.loads("".join(lines))["url"], process.pid)
     finally:
         process.kill()
         process.wait()

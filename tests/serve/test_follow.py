@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,7 @@ from torch.export import Dim, export
 from tests.serve.conftest import Server, running
 from tests.serve.test_metrics import scrape
 from tradewind.models import promote, publish, write_package
+from tradewind.serve.server import locate
 from tradewind.store import Store, open_store
 
 URL = "/v2/models/times/infer"
@@ -81,7 +83,7 @@ def until_said(server: Server, event: str, count: int = 1) -> list[dict]:
     """Wait until the server has logged an event so often; return those lines."""
     while len(found := [line for line in server.lines if line["event"] == event]) < count:
         assert server.process.poll() is None
-        os.sched_yield()
+        time.sleep(0.02)  # between looks, so that the server has the core
     return found
 
 
@@ -176,6 +178,16 @@ def test_a_version_that_cannot_serve_leaves_the_old_one_until_the_alias_moves_ag
         assert len(until_said(server, "loading", 2)) == 2
         found = scrape(client, server.url)
     assert found["tradewind_version_changes_total", ("outcome", "failed")] == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "alias"),
+    [("times@1", "1", ""), ("times", "3", ""), ("times@production", "1", "times@production")],
+)
+def test_only_an_alias_is_followed(store, model, version, alias):
+    """A number never means another version, and a name alone means the newest at the start."""
+    found = locate(model, lambda: store)
+    assert (found.version, found.alias) == (version, alias)
 
 
 def test_a_version_that_is_named_by_its_number_never_changes(store, tmp_path, client):

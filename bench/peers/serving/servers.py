@@ -176,18 +176,22 @@ def tensors(name: str) -> tuple[bytes, dict[str, str]]:
 
 def package(name: str) -> Path:
     """The package of one of the torch models, written once a machine."""
-    import torch
-    from torch.export import Dim, export
-
     from tradewind.models import write_package
 
     widths = "-".join(map(str, model.WIDTHS[name]))
     folder = Path(tempfile.gettempdir()) / "tradewind-bench" / f"package-{name}-{widths}"
     if not folder.exists():
-        example = torch.from_numpy(model.row(name)).repeat(3, 1, 1)
-        program = export(_named(model.network(name)), (example,), dynamic_shapes=({0: Dim("b", min=1)},))
-        write_package(folder, name=name, programs={name: program}, outputs={name: ["y"]})
+        write_package(folder, name=name, programs={name: exported(name)}, outputs={name: ["y"]})
     return folder
+
+
+def exported(name: str) -> Any:
+    """One of the torch models as an exported program, for any number of rows."""
+    import torch
+    from torch.export import Dim, export
+
+    example = torch.from_numpy(model.row(name)).repeat(3, 1, 1)
+    return export(_named(model.network(name)), (example,), dynamic_shapes=({0: Dim("b", min=1)},))
 
 
 def _named(network: Any) -> Any:

@@ -60,13 +60,13 @@ class Replica:
         await self.serving.start()
 
     async def load(self, options: WorkerOptions, version: str) -> Serving:
-        """Load and warm up a version beside the one that serves, as many workers as serve.
+        """Load and warm up a version beside the one that serves: all its workers, and the spares.
 
         Raises TradewindError where it cannot be loaded, or could not answer the clients of this one.
         """
         new = Serving(self._setup, options, version)
         try:
-            await new.start(self.spec.workers)
+            await new.start(self.spec.workers + self._setup.num_spares)
             check_same_clients(self.serving, new)
             if not new.pool.size:
                 raise TradewindError(f"the workers of {new.label} ended as soon as they were loaded")
