@@ -36,6 +36,8 @@ from tradewind.store import open_store
 
 NAME, ALIAS = "soak", "production"
 SHARE = 0.8
+BUSY = (16, 64)
+"""Connections that are enough to keep a batching server busy, and more than enough."""
 NUM_WORKERS = 2
 """One that serves, and its spare."""
 
@@ -149,7 +151,9 @@ def soak(pace: Pace, home: pathlib.Path) -> Outcome:
     spec = {"model": f"{NAME}@{ALIAS}", "slo": {"latency_ms": pace.deadline_ms}}
     with started(spec, home) as server:
         url = f"{server.url}/v2/models/ranker/infer"
-        capacity = find_capacity(url, [body], headers=headers, deadline_ms=pace.deadline_ms, duration_s=0.5)
+        capacity = find_capacity(
+            url, [body], headers=headers, deadline_ms=pace.deadline_ms, concurrencies=BUSY
+        )
         outcome.rate = SHARE * capacity.per_s
         say(f"capacity {capacity.per_s:.0f}/s")
         with Harm(server, packages, home, pace).going_on() as harm:

@@ -6,7 +6,7 @@ import pytest
 
 from bench.soak import MINUTE, soak
 
-SHORT = dataclasses.replace(MINUTE, seconds=15.0, kill_s=4.0, swap_s=5.0, round_s=5.0)
+SHORT = dataclasses.replace(MINUTE, seconds=10.0, kill_s=3.0, swap_s=4.0, round_s=5.0)
 
 
 @pytest.mark.slow
