@@ -10,16 +10,31 @@ _TCP_INFO_BYTES = 56
 _LAST_DATA_RECEIVED_MS = struct.Struct("@I")
 _OFFSET = 52
 """Of `tcpi_last_data_recv` in Linux's `struct tcp_info`."""
+_KERNEL_TICK_S = 0.004
+"""What the kernel's answer is exact to."""
 
 
-def arrived_s(sock: socket.socket, loop: asyncio.AbstractEventLoop) -> float:
-    """Return the monotonic instant at which the last byte read from `sock` came in, a few milliseconds off at most.
+class Arrivals:
+    """Tells when what is read now came in; the connections of one listener share it."""
 
-    It waited since the loop last looked for what is readable (uvloop's clock stands still from then on), or longer:
-    since the kernel took it in, where the kernel says.
-    """
-    now = time.monotonic()
-    return min(now, loop.time(), now - _in_kernel_s(sock))
+    def __init__(self) -> None:
+        self._turn_s = self._before_s = -1.0
+        """When the loop last looked for what is readable, and when it did before that and a request was complete."""
+
+    def arrived_s(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, *, watched: bool) -> float:
+        """Return the monotonic instant at which the last byte read from `sock` came in, a few milliseconds off at most.
+
+        It waited since the loop last looked for what is readable (uvloop's clock stands still from then on), or
+        longer: since the kernel took it in, where the kernel says. It is not asked where it has no more to say: of a
+        socket that was `watched` all along, where the loop has found nothing to read there so short a time ago.
+        """
+        now, turn_s = time.monotonic(), loop.time()
+        if turn_s != self._turn_s:
+            self._before_s, self._turn_s = self._turn_s, turn_s
+        stands_still = turn_s <= now
+        if watched and stands_still and now - self._before_s < _KERNEL_TICK_S:
+            return turn_s
+        return min(now, turn_s, now - _in_kernel_s(sock))
 
 
 def _in_kernel_s(sock: socket.socket) -> float:

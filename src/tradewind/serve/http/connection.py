@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
-from tradewind.serve.http.arrival import arrived_s
+from tradewind.serve.http.arrival import Arrivals
 from tradewind.serve.http.message import Request, Response, failure
 
 MAX_HEAD_BYTES = 1 << 16
@@ -78,6 +78,7 @@ class Shared:
         self.draining = False
         self.held_bytes = 0
         self.date = b""
+        self.arrivals = Arrivals()
         self.on_empty: Callable[[], None] = _nothing
 
 
@@ -109,6 +110,8 @@ class Connection(asyncio.Protocol):
         """Sent after what is being answered; nothing is read after it."""
         self._writable = True
         self._served = False
+        self._paused = False
+        """Reading was stopped once: what comes may have waited longer than anybody looked."""
         self._closing = False
         self.expires_s = math.inf
         """When the listener calls `expire`."""
@@ -211,12 +214,14 @@ class Connection(asyncio.Protocol):
             return
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
-        request.arrived_s = arrived_s(self._socket, self._loop)
+        watched = self._served and not self._paused
+        request.arrived_s = self._shared.arrivals.arrived_s(self._socket, self._loop, watched=watched)
         self._behind.append(request)
         self._advance()
         if len(self._behind) > MAX_PIPELINED:
             self._end(failure(429, f"more than {MAX_PIPELINED} requests ahead of their answers"))
         if len(self._behind) > MAX_BEHIND and self._transport.is_reading():
+            self._paused = True
             self._transport.pause_reading()
 
     # What this class does about it.
@@ -316,7 +321,7 @@ class Connection(asyncio.Protocol):
 
     def _send(self, response: Response, keep_alive: bool, with_body: bool = True) -> None:
         head = response.head(self._shared.date, keep_alive)
-        self._transport.writelines([head, response.body] if with_body else [head])
+        self._transport.write(b"".join((head, response.body)) if with_body else head)
         self._served = True
         self._rest()
         if not keep_alive:
