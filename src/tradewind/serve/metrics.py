@@ -8,7 +8,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     Summary,
     disable_created_metrics,
     generate_latest,
@@ -16,6 +15,7 @@ from prometheus_client import (
 
 from tradewind.retrieve.recall import Recall
 from tradewind.serve.caller import ANYBODY, Caller
+from tradewind.serve.series import Histograms
 
 # A second series beside each, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -81,12 +81,8 @@ class Metrics:
         )
         self.queue_seconds = self._seconds("tradewind_queue_duration_seconds", "In the queue.", "model")
         self.batch_seconds = self._seconds("tradewind_batch_duration_seconds", "One batch.", "model")
-        self.batch_rows = Histogram(
-            "tradewind_batch_rows",
-            "Rows in a batch.",
-            ["model"],
-            buckets=BATCH_BUCKETS,
-            registry=self.registry,
+        self.batch_rows = Histograms(
+            "tradewind_batch_rows", "Rows in a batch.", "model", BATCH_BUCKETS, self.registry
         )
         self.in_flight = self._gauge("tradewind_requests_in_flight", "Requests queued or running.")
         self.connections = self._gauge("tradewind_connections", "Open client connections.")
@@ -106,7 +102,7 @@ class Metrics:
 
     def observe_request(self, route: str, code: int, seconds: float, in_deadline: bool) -> None:
         self._of(self.requests, route, str(code)).inc()
-        self._of(self.seconds, route).observe(seconds)
+        self.seconds.of(route).observe(seconds)
         if in_deadline:
             self._of(self.in_deadline, route).inc()
 
@@ -118,8 +114,8 @@ class Metrics:
     def observe_use(self, caller: Caller, seconds: float) -> None:
         self._of(self.tenant_seconds, self._classes[caller.priority], caller.tenant).inc(seconds)
 
-    def observe_level(self, model: str, level: str) -> None:
-        self._of(self.level_requests, model, level).inc()
+    def observe_level(self, model: str, level: str, count: int = 1) -> None:
+        self._of(self.level_requests, model, level).inc(count)
 
     def observe_lost(self, model: str, level: str, lost: float) -> None:
         self._of(self.quality_lost, model, level).observe(lost)
@@ -135,11 +131,11 @@ class Metrics:
         self._of(self.corrections, recall.plan).inc(corrected)
 
     def observe_queue(self, model: str, seconds: float) -> None:
-        self._of(self.queue_seconds, model).observe(seconds)
+        self.queue_seconds.of(model).observe(seconds)
 
     def observe_batch(self, model: str, rows: int, seconds: float) -> None:
-        self._of(self.batch_rows, model).observe(rows)
-        self._of(self.batch_seconds, model).observe(seconds)
+        self.batch_rows.of(model).observe(rows)
+        self.batch_seconds.of(model).observe(seconds)
 
     def observe_version(self, version: str) -> None:
         """Name the version that answers from now on; what was expected of the one before is not expected of it."""
@@ -157,5 +153,5 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
-    def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(name, f"Seconds: {text}", labels, buckets=self._around_slo, registry=self.registry)
+    def _seconds(self, name: str, text: str, label: str) -> Histograms:
+        return Histograms(name, f"Seconds: {text}", label, self._around_slo, self.registry)
