@@ -1,8 +1,10 @@
 """Admission as a pure function of load, profile and clock."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tradewind.serve.admission import Load, decide, waited_too_long
+from tradewind.serve.admission import Load, decide, surely_in_time, waited_too_long
 from tradewind.serve.profile import Profile
 
 
@@ -63,3 +65,34 @@ def test_a_batch_is_expected_to_grow_as_large_as_the_one_before():
 def test_a_request_read_late_is_turned_away(waited_s, refused):
     """More than a tenth of 50 ms, beyond what clocks may be wrong by, and a request is refused unread."""
     assert waited_too_long(waited_s, 0.050) is refused
+
+
+@given(
+    rows=st.integers(1, 10),
+    ahead=st.integers(0, 60),
+    waiting=st.integers(0, 40),
+    running=st.integers(0, 10),
+    free_at_s=st.floats(99.9, 100.1),
+    num_workers=st.integers(1, 3),
+    crowding=st.sampled_from([0.0, 0.5, 2.0]),
+    budget_s=st.floats(0.0, 2.0),
+)
+def test_what_is_surely_in_time_is_admitted_and_ends_in_time(
+    rows, ahead, waiting, running, free_at_s, num_workers, crowding, budget_s
+):
+    """The quick answer never says yes where the whole question would not."""
+    due_s = 100.0 + budget_s
+    profile = Profile({1: 0.010, 4: 0.020, 10: 0.025})
+    load = Load(free_at_s, ahead, crowding=crowding, rows_running=running, num_workers=num_workers)
+    if surely_in_time(100.0, due_s, ahead + waiting, free_at_s, profile, num_workers, crowded=crowding > 0):
+        verdict = decide(100.0, due_s, rows, load, profile)
+        assert verdict.admit
+        assert verdict.finish_s <= due_s + 1e-9
+
+
+def test_a_request_before_which_little_waits_is_surely_in_time():
+    """One batch ahead, the rest of another beside it: 12 ms each."""
+    profile = flat_profile()
+    assert surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, crowded=False)
+    assert not surely_in_time(100.0, 100.025, 10, 100.0, profile, 1, crowded=False)
+    assert not surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, crowded=True)

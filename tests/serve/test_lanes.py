@@ -68,3 +68,24 @@ def test_a_level_that_cannot_give_k_items_does_not_answer_who_asks_for_them():
     assert made.floor(1, 300) == 0
     assert lane(500, 200, instant=True).floor(None, 300) == 2
     assert lane(500, 200, instant=True).floor(1, 300) == 0
+
+
+@given(
+    asked=st.lists(
+        st.tuples(st.integers(0, 20), st.integers(-5, 10), st.integers(0, 1)), min_size=1, max_size=30
+    ),
+    now=st.integers(0, 20),
+)
+def test_what_is_overdue_is_found_wherever_it_stands(asked, now):
+    """As a look at every request finds it: also behind some that may begin later."""
+
+    def scenario():
+        made = lane(classes=2)
+        for due_s, lead_s, rank in asked:
+            one = job(float(due_s), rank=rank)
+            one.last_start_s = float(due_s - lead_s)
+            made.add(one)
+        everything = [one for queue in made.queues for one in queue]
+        assert made.overdue(float(now)) == [one for one in everything if one.last_start_s < now]
+
+    in_loop(scenario)

@@ -49,6 +49,29 @@ def waited_too_long(waited_s: float, budget_s: float) -> bool:
     return waited_s - CLOCK_ERROR_S > DOOR_SHARE * budget_s
 
 
+def surely_in_time(
+    now: float,
+    deadline_s: float,
+    rows_waiting: int,
+    free_at_s: float,
+    profile: Profile,
+    num_workers: int,
+    *,
+    crowded: bool,
+) -> bool:
+    """Whether `decide` says yes whatever the order is, with no other model's work: quick to say, and mostly enough.
+
+    All that waits goes first, in full batches, and the request rides in one more; `crowded` by classes above, all
+    that takes as long as it ever may.
+    """
+    batch = profile.max_batch
+    full_s = profile.bound_s(batch)
+    wait_s = (rows_waiting // batch + 1) // num_workers * full_s
+    if crowded:
+        wait_s /= 1.0 - MAX_CROWDING
+    return max(now, free_at_s) + wait_s + full_s <= deadline_s
+
+
 def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profile) -> Verdict:
     """Admit when the predicted completion meets the deadline; `deadline_s` is when the batch must have ended.
 

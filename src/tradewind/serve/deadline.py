@@ -1,5 +1,6 @@
 """How long a request may take: its own header, else the endpoint's SLO."""
 
+import functools
 import math
 
 from tradewind import names
@@ -22,6 +23,7 @@ def budget_s(header_ms: str | None, slo_ms: float, timeout_us: int | None = None
     return min(*stated, MAX_BUDGET_S) if stated else slo_ms / 1e3
 
 
+@functools.lru_cache(maxsize=256)
 def _positive_ms(text: str) -> float:
     try:
         value = float(text)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from tradewind.serve.admission import Verdict
@@ -25,6 +25,9 @@ HANG_S, HANG_BATCHES = 5.0, 20.0
 
 SPARE_SHARE = 0.1
 """Of its budget, kept for answering without a worker where a request accepts that: to know too late would be too late."""
+
+
+SURELY = Verdict(admit=True, finish_s=0.0, retry_after_s=0.0)
 
 
 class Busy(NamedTuple):
@@ -82,6 +85,8 @@ class Dispatcher:
         """Say whether a request that came now would be admitted, if it accepts every level."""
         lane, now = self.lane(program), self._clock()
         due_s = deadline_s - lane.writing.bound_s
+        if self._surely_in_time(lane, caller.priority, due_s, lane.cheapest.profile, now):
+            return SURELY
         return self._queues.foresee(lane, caller, due_s, rows, self._workers(now), now)
 
     def submit(
@@ -101,16 +106,10 @@ class Dispatcher:
         """
         now, lane = self._clock(), self.lane(program)
         job = self._job(lane, prepared, deadline_s, caller, floor, now)
-        workers = self._workers(now)
-        verdict = self._queues.verdict(lane, job, workers, now)
-        if not verdict.admit:
-            victims = self._queues.make_room(lane, job, workers, now)
-            if not victims:
-                return self._turn_away(lane, job, verdict, now)
-            for victim in victims:
-                self._give_up(lane, victim, "share", now)
-        elif verdict.finish_s > job.due_s:
-            job.must_run, job.last_start_s = True, job.deadline_s
+        if not self._surely_in_time(lane, job.rank, job.due_s, lane.profile_of(job), now):
+            refused = self._admit(lane, job, now)
+            if refused is not None:
+                return self._turn_away(lane, job, refused, now)
         self._queues.add(lane, job)
         self._pump(now)
         return job
@@ -159,11 +158,33 @@ class Dispatcher:
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
         return job
 
+    def _surely_in_time(self, lane: Lane, rank: int, due_s: float, profile: Profile, now: float) -> bool:
+        num_workers, free_at_s = self.pool.num_workers, self._free_at_s(now)
+        return self._queues.surely_in_time(lane, rank, due_s, profile, free_at_s, num_workers, now)
+
+    def _admit(self, lane: Lane, job: Job, now: float) -> Verdict | None:
+        """Let a request in, with others giving way where they have to; what speaks against it where it cannot."""
+        workers = self._workers(now)
+        verdict = self._queues.verdict(lane, job, workers, now)
+        if not verdict.admit:
+            victims = self._queues.make_room(lane, job, workers, now)
+            if not victims:
+                return verdict
+            for victim in victims:
+                self._give_up(lane, victim, "share", now)
+        elif verdict.finish_s > job.due_s:
+            job.must_run, job.last_start_s = True, job.deadline_s
+        return None
+
+    def _free_at_s(self, now: float) -> float:
+        if len(self._busy) < self.pool.num_workers:
+            return now
+        return min([busy.until_s for busy in self._busy.values()])
+
     def _workers(self, now: float) -> Workers:
-        idle = len(self._busy) < self.pool.num_workers
         return Workers(
-            free_at_s=now if idle else min(busy.until_s for busy in self._busy.values()),
-            idle=idle,
+            free_at_s=self._free_at_s(now),
+            idle=len(self._busy) < self.pool.num_workers,
             rows_running=max((busy.rows for busy in self._busy.values()), default=0),
             num_workers=self.pool.num_workers,
         )
@@ -293,11 +314,12 @@ class Dispatcher:
     ) -> None:
         rows, name = sum(job.rows for job in batch), lane.levels[number].name
         self._metrics.observe_batch(lane.name, rows, seconds)
+        self._metrics.observe_level(lane.name, name, len(batch))
+        for caller, share in _rows_of_callers(batch).items():
+            self._metrics.observe_use(caller, seconds * share / rows)
         for job, tensors in zip(batch, results, strict=True):
             queue_s = start - job.queued_s
             self._metrics.observe_queue(lane.name, queue_s)
-            self._metrics.observe_use(job.caller, seconds * job.rows / rows)
-            self._metrics.observe_level(lane.name, name)
             if not job.future.done():
                 job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
             if number:
@@ -386,3 +408,10 @@ class Dispatcher:
     async def _search_again(self, worker: Worker) -> None:
         await self._recalls.run_one(worker, self._clock)
         self._released(worker)
+
+
+def _rows_of_callers(batch: Sequence[Job]) -> dict[Caller, int]:
+    rows: dict[Caller, int] = {}
+    for job in batch:
+        rows[job.caller] = rows.get(job.caller, 0) + job.rows
+    return rows

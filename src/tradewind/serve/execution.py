@@ -16,6 +16,8 @@ from tradewind.errors import TradewindError
 from tradewind.serve import wire
 from tradewind.spec import QualityLevel
 
+SEND_BYTES = 1 << 22
+"""What either end may have on its way, where the kernel allows so much: a batch then goes in fewer pieces."""
 FIRST_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.05, 10.0
 
 log = structlog.get_logger()
@@ -74,6 +76,8 @@ class Worker(asyncio.Protocol):
     async def start(cls, options: WorkerOptions) -> "Worker":
         """Start the process; it can be called once `ready` has returned."""
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         env = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
         with theirs:
             fd = theirs.fileno()

@@ -7,16 +7,18 @@ request of that tenant itself is refused. A share that one tenant does not use i
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 Weight = Callable[[str], float]
 
 
-class Share(NamedTuple):
+class Share:
     """What one tenant has in the queue, and its virtual time in seconds."""
 
-    jobs: int
-    virtual_s: float
+    __slots__ = ("jobs", "virtual_s")
+
+    def __init__(self, virtual_s: float) -> None:
+        self.jobs = 0
+        self.virtual_s = virtual_s
 
 
 class Standing:
@@ -30,25 +32,37 @@ class Standing:
         self._bank_s = bank_s
         self._weight = weight
         self._shares: dict[str, Share] = {}
+        self._queued: dict[str, Share] = {}
+        """Of tenants that have work in the queue."""
 
     @property
     def queued(self) -> dict[str, float]:
         """The virtual time of each tenant that has work in the queue."""
-        return {tenant: share.virtual_s for tenant, share in self._shares.items() if share.jobs}
+        return {tenant: share.virtual_s for tenant, share in self._queued.items()}
 
     def virtual_s(self, tenant: str) -> float:
         """Return where a tenant stands, if it came with a request now."""
-        least = max(self.queued.values(), default=0.0) - self._bank_s
-        return max(self._shares[tenant].virtual_s, least) if tenant in self._shares else least
+        most_s = max([share.virtual_s for share in self._queued.values()], default=0.0)
+        share, least_s = self._shares.get(tenant), most_s - self._bank_s
+        return least_s if share is None else max(share.virtual_s, least_s)
 
     def add(self, tenant: str, cost_s: float) -> None:
-        jobs = self._shares[tenant].jobs if tenant in self._shares else 0
-        self._shares[tenant] = Share(jobs + 1, self.virtual_s(tenant) + cost_s / self._weight(tenant))
+        virtual_s = self.virtual_s(tenant) + cost_s / self._weight(tenant)
+        share = self._shares.get(tenant)
+        if share is None:
+            share = self._shares[tenant] = Share(virtual_s)
+        share.virtual_s = virtual_s
+        share.jobs += 1
+        self._queued[tenant] = share
 
     def remove(self, tenant: str, cost_s: float, *, ran: bool) -> None:
         """Take a request out of the queue; one that did not run is not counted."""
-        jobs, virtual_s = self._shares[tenant]
-        self._shares[tenant] = Share(jobs - 1, virtual_s - (0.0 if ran else cost_s / self._weight(tenant)))
+        share = self._shares[tenant]
+        share.jobs -= 1
+        if not share.jobs:
+            del self._queued[tenant]
+        if not ran:
+            share.virtual_s -= cost_s / self._weight(tenant)
 
     def gives_way(self, tenant: str, cost_s: float, given: Mapping[str, float] | None = None) -> str | None:
         """Return who gives up `cost_s` to `tenant`, if anybody: who is ahead of it even then.

@@ -48,6 +48,7 @@ class Job:
         "last_start_s",
         "must_run",
         "queued_s",
+        "rank",
         "rows",
         "tensors",
         "tries",
@@ -56,6 +57,8 @@ class Job:
     def __init__(self, prepared: Prepared, deadline_s: float, now: float, caller: Caller = ANYBODY) -> None:
         self.tensors, self.rows, self.key = prepared
         self.caller = caller
+        self.rank = caller.priority
+        """Its class: 0 is the most important."""
         self.deadline_s = deadline_s
         self.due_s = deadline_s
         """When its batch must have ended, for its answer to be written by the deadline."""
@@ -69,11 +72,6 @@ class Job:
         self.must_run = False
         self.tries = 0
         self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-    @property
-    def rank(self) -> int:
-        """Its class: 0 is the most important."""
-        return self.caller.priority
 
     @property
     def prepared(self) -> Prepared:
@@ -96,7 +94,7 @@ def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Bu
     buffers: list[wire.Buffer] = []
     for name, first in batch[0].tensors.items():
         parts = [job.tensors[name] for job in batch]
-        shape = (sum(p.shape[0] for p in parts), *first.shape[1:]) if len(batch) > 1 else first.shape
+        shape = (sum([p.shape[0] for p in parts]), *first.shape[1:]) if len(batch) > 1 else first.shape
         specs.append(wire.TensorSpec(name, first.dtype, shape))
         buffers.extend(p.data for p in parts)
     return wire.Call(program, tuple(specs)), buffers

@@ -48,8 +48,12 @@ class Lane:
         self.levels = tuple(levels)
         self.instant = instant
         self.lost = lost
+        self.level_names = [*(level.name for level in self.levels), *([instant.name] if instant else [])]
+        """All levels, best first."""
         self.queues: list[list[Job]] = [[] for _ in range(num_classes)]
         self.rows = [0] * num_classes
+        self._leads_s = [0.0] * num_classes
+        """The longest that a request of each queue must begin before it is due."""
         self.flows = [Flow(window_s) for _ in range(num_classes)]
         self.writing = Smooth()
         """Seconds from the end of a batch until its last answer is written."""
@@ -71,11 +75,6 @@ class Lane:
         return floor
 
     @property
-    def level_names(self) -> list[str]:
-        """All levels, best first."""
-        return [*(level.name for level in self.levels), *([self.instant.name] if self.instant else [])]
-
-    @property
     def length(self) -> int:
         """Requests in the queue."""
         return sum(map(len, self.queues))
@@ -85,8 +84,10 @@ class Lane:
         return self.levels[min(job.floor, len(self.levels) - 1)].profile
 
     def add(self, job: Job) -> None:
-        queue = self.queues[job.rank]
-        self.rows[job.rank] += job.rows
+        rank = job.rank
+        queue, lead_s = self.queues[rank], job.due_s - job.last_start_s
+        self.rows[rank] += job.rows
+        self._leads_s[rank] = max(self._leads_s[rank], lead_s) if queue else lead_s
         if queue and job.due_s < queue[-1].due_s:
             bisect.insort(queue, job, key=_due)
         else:
@@ -99,6 +100,8 @@ class Lane:
     def remove(self, jobs: Collection[Job]) -> list[Job]:
         """Take jobs out of the queue and return those that were in it."""
         gone = set(jobs)
+        if (front := self._at_front(gone)) is not None:
+            return front
         found: list[Job] = []
         for rank in {job.rank for job in gone}:
             kept: list[Job] = []
@@ -108,6 +111,28 @@ class Lane:
         for job in found:
             self.rows[job.rank] -= job.rows
         return found
+
+    def overdue(self, now: float) -> list[Job]:
+        """Return what cannot be in time any more; looks no further into a queue than such may stand."""
+        found = []
+        for queue, lead_s in zip(self.queues, self._leads_s, strict=True):
+            for job in queue:
+                if job.due_s - lead_s >= now:
+                    break
+                if job.last_start_s < now:
+                    found.append(job)
+        return found
+
+    def _at_front(self, gone: set[Job]) -> list[Job] | None:
+        """Take jobs out that are the first of one queue, as most batches are; None where they are not."""
+        rank = next(iter(gone)).rank if gone else 0
+        queue = self.queues[rank]
+        front = queue[: len(gone)]
+        if len(front) < len(gone) or not gone.issuperset(front):
+            return None
+        del queue[: len(front)]
+        self.rows[rank] -= sum(job.rows for job in front)
+        return front
 
     def rows_before(self, rank: int, due_s: float, order: Sequence[int]) -> int:
         """Return the rows that run before a request of this class with this due time."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tradewind.serve import batching, levels
-from tradewind.serve.admission import Load, Verdict, decide
+from tradewind.serve.admission import Load, Verdict, decide, surely_in_time
 from tradewind.serve.caller import Caller
 from tradewind.serve.classes import Guarantee, precedence
 from tradewind.serve.fairness import Standing, Weight
@@ -56,6 +56,8 @@ class Queues:
         self._guarantee = Guarantee(terms.shares, terms.slo_s)
         self._credits = self._guarantee.opening(now)
         self._order = precedence(self._credits)
+        self._ticked_s = now
+        self._in_debt = min(self._credits.seconds) <= 0
         self._standing = [Standing(BANK * terms.slo_s, terms.weight) for _ in terms.shares]
 
     @property
@@ -70,10 +72,12 @@ class Queues:
         return min((job.last_start_s for job in heads), default=math.inf)
 
     def tick(self, now: float, num_workers: int) -> None:
-        """Let the classes earn their shares, and put them in order."""
-        self._guarantee = self._guarantee._replace(num_workers=num_workers)
-        self._credits = self._guarantee.earned(self._credits, now)
-        self._order = precedence(self._credits)
+        """Let the classes earn their shares, and put them in order; while none is in debt, that stays as it is."""
+        self._ticked_s = now
+        if num_workers != self._guarantee.num_workers:
+            self._guarantee = self._guarantee._replace(num_workers=num_workers)
+        if self._in_debt:
+            self._earn()
 
     def add(self, lane: Lane, job: Job) -> None:
         lane.add(job)
@@ -86,6 +90,22 @@ class Queues:
         for job in found:
             self._standing[job.rank].remove(job.caller.tenant, job.cost_s, ran=to_run)
         return found
+
+    def surely_in_time(
+        self,
+        lane: Lane,
+        rank: int,
+        due_s: float,
+        profile: Profile,
+        free_at_s: float,
+        num_workers: int,
+        now: float,
+    ) -> bool:
+        """Whether `verdict` and `foresee` are sure to say yes; False where it takes those to know."""
+        if len(self.lanes) > 1 and self.length > lane.length:
+            return False
+        crowded = self._order[0] != rank and self._crowding(rank) > 0
+        return surely_in_time(now, due_s, sum(lane.rows), free_at_s, profile, num_workers, crowded=crowded)
 
     def verdict(self, lane: Lane, job: Job, workers: Workers, now: float) -> Verdict:
         """Say whether a request may come in as things are."""
@@ -122,6 +142,9 @@ class Queues:
 
     def most_urgent(self) -> Lane | None:
         """Return the lane with the earliest deadline of the first class that waits; None when nothing does."""
+        if len(self.lanes) == 1:
+            (lane,) = self.lanes.values()
+            return lane if lane.length else None
         for c in self._order:
             waiting = [lane for lane in self.lanes.values() if lane.queues[c]]
             if waiting:
@@ -139,22 +162,30 @@ class Queues:
         choice = batching.choose(riders, now, profile, profile.max_batch)
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
-        self.remove(lane, batch.late)
+        if batch.late:
+            self.remove(lane, batch.late)
         return batch
 
     def charge(self, batch: Sequence[Job], seconds: float) -> None:
         """Note what the classes use."""
+        self._earn()
         rows = sum(job.rows for job in batch)
         used_s = [0.0] * len(self._order)
         for job in batch:
             used_s[job.rank] += seconds * job.rows / rows
         self._credits = self._guarantee.charged(self._credits, used_s)
+        self._in_debt = min(self._credits.seconds) <= 0
+
+    def _earn(self) -> None:
+        self._credits = self._guarantee.earned(self._credits, self._ticked_s)
+        self._order = precedence(self._credits)
+        self._in_debt = min(self._credits.seconds) <= 0
 
     def take_overdue(self, now: float) -> list[tuple[Lane, Job]]:
         """Take out what cannot be in time any more, even if a worker were free."""
         found = []
         for lane in self.lanes.values():
-            overdue = [job for queue in lane.queues for job in queue if job.last_start_s < now]
+            overdue = lane.overdue(now)
             found += [(lane, job) for job in self.remove(lane, overdue)] if overdue else []
         return found
 

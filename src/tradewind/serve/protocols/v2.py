@@ -234,6 +234,6 @@ def _value(tensor: RequestInput, rest: memoryview) -> tuple[Value, memoryview]:
 
 
 def refuse_unsupported(parameters: dict[str, Any]) -> None:
-    for name, why in UNSUPPORTED.items():
+    for name, why in UNSUPPORTED.items() if parameters else ():
         if parameters.get(name):
             raise RequestError(400, why)
