@@ -1,6 +1,8 @@
 """Credits of the classes, by the clock that is passed in."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tradewind.serve.classes import Credits, Guarantee, precedence
 
@@ -28,3 +30,20 @@ def test_those_inside_their_guarantee_go_first():
     assert precedence(Credits((-0.1, 0.1, 0.1), 0.0)) == [1, 2, 0]
     assert precedence(Credits((0.1, 0.0, 0.1), 0.0)) == [0, 2, 1]
     assert precedence(Credits((-0.1, -0.2, -0.1), 0.0)) == [0, 1, 2]
+
+
+@given(
+    seconds=st.tuples(*[st.floats(-0.1, 0.1)] * 3), passed_s=st.floats(0.0, 1.0), workers=st.integers(1, 3)
+)
+def test_the_order_stands_until_a_class_is_out_of_debt(seconds, passed_s, workers):
+    """Time alone changes nothing before that."""
+    guarantee, credits = GUARANTEE._replace(num_workers=workers), Credits(seconds, 10.0)
+    now = 10.0 + passed_s
+    if now < guarantee.stands_until_s(credits) - 1e-9:
+        assert precedence(guarantee.earned(credits, now)) == precedence(credits)
+
+
+def test_debt_is_paid_off_at_the_rate_of_the_share():
+    """The first to be out of debt says when; never, where there is none."""
+    assert GUARANTEE.stands_until_s(Credits((0.05, -0.03, -0.03), 10.0)) == pytest.approx(10.1)
+    assert GUARANTEE.stands_until_s(Credits((0.05, 0.01, 0.01), 10.0)) == float("inf")

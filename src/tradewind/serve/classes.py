@@ -1,5 +1,6 @@
 """Which class goes first: the most important one inside its guarantee, then the most important one beyond it."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,12 @@ class Guarantee(NamedTuple):
         passed_s = max(now - credits.at_s, 0.0) * self.num_workers
         gained = zip(credits.seconds, self.shares, strict=True)
         return Credits(tuple(min(had + s * passed_s, self._most(s)) for had, s in gained), now)
+
+    def stands_until_s(self, credits: Credits) -> float:
+        """Return when the first class is out of debt, if none uses anything meanwhile; until then the order stands."""
+        debts = ((-had, s * self.num_workers) for had, s in zip(credits.seconds, self.shares, strict=True))
+        left_s = (debt_s / per_s for debt_s, per_s in debts if debt_s >= 0 and per_s > 0)
+        return credits.at_s + min(left_s, default=math.inf)
 
     def charged(self, credits: Credits, used_s: Sequence[float]) -> Credits:
         """Return the credits after each class used so many seconds of model time."""

@@ -57,7 +57,8 @@ class Queues:
         self._credits = self._guarantee.opening(now)
         self._order = precedence(self._credits)
         self._ticked_s = now
-        self._in_debt = min(self._credits.seconds) <= 0
+        self._stands_until_s = -math.inf
+        """Until when time alone does not change the order."""
         self._standing = [Standing(BANK * terms.slo_s, terms.weight) for _ in terms.shares]
 
     @property
@@ -72,11 +73,12 @@ class Queues:
         return min((job.last_start_s for job in heads), default=math.inf)
 
     def tick(self, now: float, num_workers: int) -> None:
-        """Let the classes earn their shares, and put them in order; while none is in debt, that stays as it is."""
+        """Let the classes earn their shares, and put them in order, where that may change it."""
         self._ticked_s = now
         if num_workers != self._guarantee.num_workers:
             self._guarantee = self._guarantee._replace(num_workers=num_workers)
-        if self._in_debt:
+            self._stands_until_s = -math.inf
+        if now >= self._stands_until_s:
             self._earn()
 
     def add(self, lane: Lane, job: Job) -> None:
@@ -174,12 +176,12 @@ class Queues:
         for job in batch:
             used_s[job.rank] += seconds * job.rows / rows
         self._credits = self._guarantee.charged(self._credits, used_s)
-        self._in_debt = min(self._credits.seconds) <= 0
+        self._stands_until_s = -math.inf
 
     def _earn(self) -> None:
         self._credits = self._guarantee.earned(self._credits, self._ticked_s)
         self._order = precedence(self._credits)
-        self._in_debt = min(self._credits.seconds) <= 0
+        self._stands_until_s = self._guarantee.stands_until_s(self._credits)
 
     def take_overdue(self, now: float) -> list[tuple[Lane, Job]]:
         """Take out what cannot be in time any more, even if a worker were free."""
