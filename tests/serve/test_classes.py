@@ -33,12 +33,12 @@ def test_those_inside_their_guarantee_go_first():
 
 
 @given(
-    seconds=st.tuples(*[st.floats(-0.1, 0.1)] * 3), passed_s=st.floats(0.0, 1.0), workers=st.integers(1, 3)
+    hundredths=st.tuples(*[st.integers(-10, 10)] * 3), passed=st.integers(0, 40), workers=st.integers(1, 3)
 )
-def test_the_order_stands_until_a_class_is_out_of_debt(seconds, passed_s, workers):
+def test_the_order_stands_until_a_class_is_out_of_debt(hundredths, passed, workers):
     """Time alone changes nothing before that."""
-    guarantee, credits = GUARANTEE._replace(num_workers=workers), Credits(seconds, 10.0)
-    now = 10.0 + passed_s
+    guarantee = GUARANTEE._replace(num_workers=workers)
+    credits, now = Credits(tuple(n / 100 for n in hundredths), 10.0), 10.0 + passed / 100
     if now < guarantee.stands_until_s(credits) - 1e-9:
         assert precedence(guarantee.earned(credits, now)) == precedence(credits)
 
