@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tradewind
+from tests.cli.conftest import TRADEWIND
 from tests.launch.why.scenarios import recorded
 from tradewind.cli.main import COMMANDS, invoke
 from tradewind.names import ExitCode
@@ -91,3 +92,12 @@ def test_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> No
     """A flag that does not exist is refused with the usage code and named."""
     assert invoke(["ps", "--no-such-flag"]) == ExitCode.USAGE
     assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    """The reader has left before anything was written: the command ends quietly and well."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*TRADEWIND, "--help"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

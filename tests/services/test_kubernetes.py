@@ -22,7 +22,9 @@ def test_a_job_is_scheduled_and_ends(kwok: ControlPlane, namespace: str) -> None
     done = kwok.api.wait(jobs, lambda found: found[0].get("status", {}).get("succeeded") == 2)
     assert done[0]["status"]["completedIndexes"] == "0,1"
     pods = kwok.api.items(f"/api/v1/namespaces/{namespace}/pods")
-    assert sorted(pod["spec"]["nodeName"] for pod in pods) == names
+    assert {pod["spec"]["nodeName"] for pod in pods} <= {
+        *names
+    }  # Both on one, where the first was quick to end.
     for name in names:
         kwok.api.delete(f"/api/v1/nodes/{name}")
 

@@ -74,7 +74,7 @@ def deploy(
         print(made)
         return ExitCode.OK
     try:
-        seen = launch.wait_until_serving(made, on)
+        seen = launch.wait_until_serving(made, on, spec.replicas)
     except KeyboardInterrupt:
         print(f"endpoint {made} goes on; `tradewind endpoints --on {on}` shows it", file=sys.stderr)
         raise

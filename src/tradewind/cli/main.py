@@ -61,7 +61,17 @@ def overview() -> str:
 
 def main(tokens: list[str] | None = None) -> None:
     """Run the command line and exit with a code of `tradewind.names.ExitCode`."""
-    sys.exit(invoke(sys.argv[1:] if tokens is None else tokens))
+    code: int = ExitCode.OK
+    try:
+        code = invoke(sys.argv[1:] if tokens is None else tokens)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader left (`tradewind ps | head`): nobody is there to be told. What is left unwritten would be tried
+        # again at exit, and turn the exit code into 120.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def invoke(tokens: list[str]) -> int:
@@ -79,10 +89,6 @@ def invoke(tokens: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (`tradewind ps | head`): nobody is there to be told.
-        sys.stderr.close()
-        return ExitCode.OK
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 

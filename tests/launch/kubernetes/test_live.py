@@ -44,10 +44,18 @@ def seen(kubernetes: ControlPlane, namespace: str) -> Seen:
     return Seen(kubernetes, namespace)
 
 
+def taints_of(name: str, nodes: list[Any]) -> list[Any]:
+    """What keeps pods off a node."""
+    (found,) = [node for node in nodes if node["metadata"]["name"] == name]
+    return list(found["spec"].get("taints", ()))
+
+
 @pytest.fixture
 def waiting(root: Path, home: Path, store: Store, kubernetes: ControlPlane, seen: Seen) -> Iterator[Run]:
     """A run that asks for eight GPUs on a host where the one node it may go to has four; said by the scheduler."""
     kubernetes.add_node(seen.namespace, gpus=4, labels={"pool": seen.namespace}, kwok=False)
+    # Every node begins with a taint that the node controller takes away; until then that is all the scheduler says.
+    kubernetes.api.wait("/api/v1/nodes", lambda nodes: not taints_of(seen.namespace, nodes))
     write(root, {"train.py": "print(1)\n"})
     on = write_context(home, kubernetes.kubeconfig, seen.namespace)
     spec = RunSpec(

@@ -184,14 +184,17 @@ def is_bad(condition: Object) -> bool:
     return bool(failing or late)
 
 
-def wait_until_serving(name: str, on: str) -> Deployed:
-    """The endpoint once all its replicas are ready and of the newest model, or it is stuck."""
+def wait_until_serving(name: str, on: str, least: int) -> Deployed:
+    """The endpoint once all its replicas, `least` or more, are ready and of the newest model, or it is stuck.
+
+    Where an autoscaler has their number to itself a Deployment begins with one.
+    """
     selector = f"{names.LABEL_ENDPOINT}={name}"
     with Cluster(load_context(on)) as cluster:
         for kind, found in cluster.watch(APPS, "Deployment", selector):
             for one in list_items(found) if kind == "LISTED" else [found]:
                 seen = observed({"apiVersion": APPS, "kind": "Deployment"} | one, on)
-                if seen.state in ("serving", "stuck"):
+                if seen.state == "stuck" or (seen.state == "serving" and seen.wanted >= least):
                     return seen
             if kind == "DELETED":
                 break
