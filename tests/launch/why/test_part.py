@@ -78,7 +78,8 @@ def test_it_is_not_read_as_bytes_that_are_no_text() -> None:
 def test_a_twin_has_the_same_fields_and_defaults(kind: type[Object]) -> None:
     """An empty object is the same, however it was read; a field that may be null is null when absent."""
     assert part(kind, {}) == convert({}, kind)
-    assert issubclass(twin(kind), kind)
+    assert type(convert({}, kind)) is kind
+    assert not hasattr(twin(kind)(), "__dict__")  # The decoder crashes with such structs now and then.
     for name, type_ in annotations(kind).items():
         assert type(None) not in getattr(type_, "__args__", ()) or getattr(kind, name) is None
 

@@ -1,12 +1,12 @@
 """Objects of a cluster as msgspec decodes them: as quick for a large cluster as it gets, and exact about what is wrong.
 
-Each kind gets a twin, a msgspec struct with the same fields that is also a subclass of it. To who reads their fields
-the two are alike.
+Each kind gets a twin, a msgspec struct with the same fields, from which its records are made. A twin is no subclass of
+its kind: instances of that would have a `__dict__`, and msgspec's decoder crashes with such structs now and then.
 """
 
 import functools
-import gc
 import operator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from tradewind.launch.why.part import Part, annotations, wire_name
 from tradewind.launch.why.pods import Object
 from tradewind.record import replace
 
+Make = Callable[[Any], Any]
 T = TypeVar("T", bound=Object)
 P = TypeVar("P", bound=Part)
 
@@ -33,12 +34,45 @@ class _Head(msgspec.Struct):
 
 
 _TWINS: dict[type, Any] = {}
+_STEPS: dict[type, list[tuple[str, "Make | None"]]] = {}
 
 
-def twin(kind: type[P]) -> type[P]:
-    """The msgspec struct that is also a `kind`."""
-    found: type[P] = _TWINS.get(kind) or _TWINS.setdefault(kind, _made(kind))
-    return found
+def twin(kind: type[Part]) -> Any:
+    """The msgspec struct with the fields of a kind."""
+    return _TWINS.get(kind) or _TWINS.setdefault(kind, _made(kind))
+
+
+def record(kind: type[P], told: Any) -> P:
+    """The record of what a twin holds."""
+    made = object.__new__(kind)
+    values = made.__dict__
+    for name, make in _STEPS.get(kind) or _STEPS.setdefault(kind, _steps(kind)):
+        value = getattr(told, name)
+        values[name] = value if make is None or value is None else make(value)
+    return made
+
+
+def _steps(kind: type[Part]) -> list[tuple[str, Make | None]]:
+    """Every field, and how its value is made of a twin's where that is not the same."""
+    types = annotations(kind)
+    return [(name, _maker(types[name])) for name in kind.fields_]
+
+
+def _maker(type_: Any) -> Make | None:
+    arguments: tuple[Any, ...] = getattr(type_, "__args__", ())
+    if isinstance(type_, type) and issubclass(type_, Part):
+        return lambda value: (
+            value if isinstance(value, Part) else record(type_, value)
+        )  # A default is a record.
+    makers = [make for make in map(_maker, arguments) if make is not None]
+    if not makers:
+        return None
+    (make,) = makers
+    if getattr(type_, "__origin__", None) is tuple:
+        return lambda value: tuple([make(each) for each in value])
+    if getattr(type_, "__origin__", None) is dict:
+        return lambda value: {key: make(each) for key, each in value.items()}
+    return make
 
 
 def _made(kind: type[Part]) -> Any:
@@ -50,9 +84,9 @@ def _made(kind: type[Part]) -> Any:
     return msgspec.defstruct(
         kind.__name__,
         fields,
-        bases=(kind, msgspec.Struct),
         frozen=True,
         kw_only=True,
+        gc=False,
         module=__name__,
     )
 
@@ -75,7 +109,7 @@ def _twins(type_: Any) -> Any:
 
 def convert(raw: Any, kind: type[P]) -> P:
     """An object from decoded JSON; raises msgspec.ValidationError."""
-    return msgspec.convert(raw, twin(kind))
+    return record(kind, msgspec.convert(raw, twin(kind)))
 
 
 def decode_listing(data: bytes, source: str, hint: str) -> list[Object]:
@@ -107,7 +141,7 @@ def _read(item: msgspec.Raw, default: str, index: int, source: str) -> Object | 
 def _decode(item: msgspec.Raw, kind: str, known: type[T]) -> T:
     """Go prints an empty list as null; here that is the same as absent, and seldom needed."""
     try:
-        found = msgspec.json.decode(item, type=twin(known))
+        found = record(known, msgspec.json.decode(item, type=twin(known)))
     except msgspec.ValidationError:
         found = convert(_without_nulls(msgspec.json.decode(item)), known)
     return found if found.kind else replace(found, kind=kind)
@@ -115,18 +149,14 @@ def _decode(item: msgspec.Raw, kind: str, known: type[T]) -> T:
 
 def decode_list(data: bytes, known: type[T], kind: str) -> list[T]:
     """The objects in the list that an API server answered with; raises msgspec.DecodeError."""
-    was_enabled = gc.isenabled()
-    gc.disable()  # There is nothing to collect among the tens of thousands that a large cluster has.
     try:
-        found: list[T] = msgspec.json.decode(data, type=_typed(known)).items or []
+        told = msgspec.json.decode(data, type=_typed(known)).items or []
+        found = [record(known, item) for item in told]
     except msgspec.ValidationError:
         listing = msgspec.json.decode(data, type=_Listing)
         found = [_decode(item, kind, known) for item in listing.items or ()]
-    finally:
-        if was_enabled:
-            gc.enable()
     for item in found:  # In place: nobody else has them yet, and copies take as long as reading.
-        msgspec.structs.force_setattr(item, "kind", kind)  # type: ignore[arg-type]
+        item.__dict__["kind"] = kind
     return found
 
 
