@@ -41,6 +41,15 @@ def read_code(run: Run) -> dict[str, str]:
     return {str(p.relative_to(code)): p.read_text() for p in code.rglob("*") if p.is_file()}
 
 
+def test_workers_of_all_hosts_run_on_this_one(root: Path, store: Store) -> None:
+    """A spec for two hosts runs here as it is, with as many workers; the plan says so."""
+    write(root, {"train.py": "print(1)"})
+    spec = RunSpec(script="train.py", workers=2, hosts=2, min_hosts=1)
+    stored = store.run(submit(spec, store, cwd=root).id).spec
+    assert (stored["workers"], stored["hosts"], stored["min_hosts"]) == (2, 1, 0)
+    assert "asks for 2 hosts: all 2 workers run on this one" in plan(spec, root).notes
+
+
 def test_a_submitted_run_has_its_own_copy_of_the_code(root: Path, home: Path, store: Store) -> None:
     """The run folder holds the bytes as they were, and what is stored is enough to run them."""
     write(root, {".gitignore": "*.log\n", "jobs/train.py": "print(1)", "lib.py": "x = 1", "noise.log": ""})

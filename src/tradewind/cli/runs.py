@@ -52,7 +52,7 @@ def run(
         `k8s`, or `k8s:NAME` for the context in contexts/NAME.yaml; `ray`, `ray:ADDRESS` or `ray:NAME`; this
         machine by default.
     hosts
-        Machines or pods; 1 by default.
+        Machines or pods; 1 by default. On this machine all workers run here.
     gpus
         GPUs of each host.
     image

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tradewind import names
-from tradewind.errors import SpecError, TradewindError
+from tradewind.errors import TradewindError
 from tradewind.launch.plan import Plan, survey
 from tradewind.launch.snapshot import checkout, snapshot
 from tradewind.spec import RunSpec, to_dict
@@ -21,19 +23,18 @@ CODE_DIR = "code"
 
 
 def submit(spec: RunSpec, store: "Store", blobs: "Blobs | None" = None, cwd: Path | None = None) -> "Run":
-    """Snapshot the code of `spec` and create its run, ready for an agent.
+    """Snapshot the code of `spec` and create its run, ready for an agent; workers of all hosts are workers of this one.
 
     Raises SpecError when the script is not there.
     """
     from tradewind.store import home, open_blobs
 
     created_s = time.time()
-    if spec.hosts > 1:
-        raise SpecError(f"hosts: {spec.hosts} hosts cannot be on this machine; give --on k8s, or one host")
     worked_out, files = survey(spec, cwd)
     blobs = blobs or open_blobs()
     digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
-    return create(worked_out.name, as_stored(spec, worked_out), digest, store, blobs, created_s)
+    stored = as_stored(msgspec.structs.replace(spec, hosts=1, min_hosts=0), worked_out)
+    return create(worked_out.name, stored, digest, store, blobs, created_s)
 
 
 def as_stored(spec: RunSpec, worked_out: Plan) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Asked(Record):
     workers: int = 1
     name: str | None = None
     max_restarts: int = 3
+    hosts: int = 1
     resources: None = None
 
 
@@ -90,6 +91,8 @@ def survey(
 def notes(spec: RunSpec | Asked) -> list[str]:
     """What of the request this machine cannot give."""
     found = []
+    if spec.hosts > 1:
+        found.append(f"asks for {spec.hosts} hosts: all {spec.workers} workers run on this one")
     have = len(os.sched_getaffinity(0))
     need = cpus_of(spec)
     if need > have:
