@@ -56,11 +56,15 @@ def test_what_cannot_be_shared_evenly_is_refused(flags: dict[str, int], problem:
         read_spec("train.py", (), **flags)
 
 
-def test_several_hosts_need_a_place(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """This machine is one host; the error says which flag is missing."""
+def test_without_a_place_all_hosts_are_this_machine(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workers of several hosts run here, and what spreads them is said."""
     project("pass")
-    assert invoke(["run", "main.py", "--hosts", "2"]) == 2
-    assert "give --on k8s" in capsys.readouterr().err
+    assert invoke(["run", "main.py", "--hosts", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "all 2 workers of 2 hosts run on this machine; --on k8s spreads them" in said
+    assert "(main), 2 workers" in said
 
 
 def test_one_flag_makes_it_a_run_on_a_cluster(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,9 @@ def run(
         return run_on(spec, on, detach=detach, dry_run=dry_run, output=output)
     if dry_run:
         return show_plan(spec, output)
+    if spec.hosts > 1:
+        here = f"hosts: all {spec.workers} workers of {spec.hosts} hosts run on this machine"
+        print(f"tradewind: {here}; --on k8s spreads them", file=sys.stderr)
     from tradewind.launch.local import submit
     from tradewind.store import open_store
 
