@@ -38,6 +38,7 @@ def rounds() -> checkpoint.Rounds:
         "load_cold_ours": [5.0],
         "load_cold_dcp": [5.0],
         "load_memory": [0.25],
+        "load_memory_verified": [0.4],
         "load_memory_into": [0.5],
     }
     found: checkpoint.Rounds = {("foreground", "sharded"): [foreground]}

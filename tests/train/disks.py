@@ -41,8 +41,8 @@ class SmallMemory:
         monkeypatch.setattr(os, "posix_fallocate", self.allocate)
 
     def allocate(self, fd: int, offset: int, size: int) -> None:
-        if not self._left:
+        if not self._left and offset == 0:
             self.refused += 1
             raise OSError(28, "No space left on device")
-        self._left -= 1
+        self._left -= offset == 0
         self._allocate(fd, offset, size)

@@ -1,5 +1,6 @@
 """Small checkpoint contents and peers to test with."""
 
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,10 @@ def on_all(world: int, work: Any) -> list[Any]:
     for thread in threads:
         thread.join(30)
     return results
+
+
+def flip(path: Path, at: int) -> None:
+    """Flip bits of one byte."""
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= random.Random(at).randrange(1, 256)
+    path.write_bytes(raw)

@@ -15,7 +15,8 @@ from tests.train import workers
 from tests.train.disks import Disk, SmallMemory
 from tradewind import names, train
 from tradewind.errors import TradewindError
-from tradewind.train import checkpoint, durable, generation, ledger
+from tradewind.train import checkpoint, generation, ledger
+from tradewind.train.checkpoint import pace
 
 
 class Job:
@@ -204,7 +205,7 @@ def test_entering_again_in_place_leaves_nothing_behind(
     home: Path, shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that leaves while a checkpoint is written goes on from memory, without the old thread or image."""
-    monkeypatch.setattr(durable, "DISK_SHARE", 1e-9)
+    monkeypatch.setattr(pace, "SHARE", 1e-9)
     monkeypatch.setattr(ledger, "begin_again", lambda: None)  # The ledger is this whole process's.
     for attempt in range(4):
         monkeypatch.setenv(names.ENV_ATTEMPT, str(attempt))

@@ -82,7 +82,9 @@ def test_hosts_are_whole_each_for_itself(shm: Path) -> None:
     here, there = shm / "a", shm / "b"
     for rank in range(4):
         place = {"rank": rank, "world": 4, "local_rank": rank % 2, "local_world": 2}
-        Memory(here if rank < 2 else there, **place).stage(1, big(1), states.own(rank))  # type: ignore[arg-type]
+        memory = Memory(here if rank < 2 else there, **place)  # type: ignore[arg-type]
+        memory.stage(1, big(1), states.own(rank))
+        memory.close()
     for path, rank in ((here, 1), (there, 2)):
         memory = Memory(path, rank=rank, world=4, local_rank=rank % 2, local_world=2)
         loaded = memory.load(1)

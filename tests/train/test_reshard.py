@@ -1,5 +1,6 @@
 """Checkpoints of N workers on M workers: replicated, sharded by FSDP, and tables cut by rows."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 
 from tests.train import states, workers
-from tradewind.errors import TradewindError
+from tradewind.errors import IntegrityError, TradewindError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Rows, fetch, sums
 from tradewind.train.checkpoint.rows import share_of
@@ -93,9 +94,41 @@ def test_only_the_chunks_with_its_rows_are_read(tmp_path: Path, monkeypatch: pyt
         return original(fd, buffers, position)
 
     monkeypatch.setattr(fetch, "_fill", counted)
-    loaded = checkpoint.load(folder, 2, world=4, others=False)
+    loaded = checkpoint.load(folder, 2, world=4, check="read")
     assert loaded.shared["t"].start == 5 << 20
     assert whole.nbytes / 4 <= sum(read) <= whole.nbytes / 4 + 3 * sums.CHUNK + 10_000
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_together_the_workers_check_every_byte(after: int, tmp_path: Path) -> None:
+    """Whatever is flipped, and however many load, one of those that load together refuses it; whole, none does."""
+    large = torch.arange(3 << 20, dtype=torch.float32)
+
+    def save_two(peers: Any) -> Path:
+        half = len(large) // 2
+        rows = Rows(large[half:] if peers.rank else large[:half], half * peers.rank, len(large))
+        own = {"mine": torch.full((2 << 20,), float(peers.rank)), "rank": peers.rank}
+        return checkpoint.save(tmp_path, 1, {"t": rows, "bias": torch.arange(5.0)}, own, peers=peers)
+
+    [folder, _] = states.on_all(2, save_two)
+
+    def refusals() -> int:
+        count = 0
+        for rank in range(after):
+            try:
+                checkpoint.load(folder, rank, world=after, check="together")
+            except IntegrityError:
+                count += 1
+        return count
+
+    assert refusals() == 0
+    drawn = random.Random(after)
+    for path in sorted(folder.iterdir()):
+        for place in {0, path.stat().st_size - 1, *(drawn.randrange(path.stat().st_size) for _ in range(3))}:
+            states.flip(path, place)
+            assert refusals() >= 1, (path.name, place)
+            states.flip(path, place)
+    assert refusals() == 0
 
 
 def test_slices_are_plain_safetensors(tmp_path: Path) -> None:

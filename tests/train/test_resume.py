@@ -14,6 +14,8 @@ from tradewind.train import checkpoint
 from tradewind.train.preempt import fits
 
 pytestmark = pytest.mark.slow
+LATEST_STOP = 22
+"""Where workers that are told in step 13 stop: they ask each other every eighth step at the least."""
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +79,8 @@ def test_sigterm_commits_and_asks_to_be_requeued(
     """SIGTERM on one worker makes all exit 75 after the same step, and the next start ends the run."""
     first = workers.run(tmp_path, world, KILL_AT="13", KILL_RANK=str(world - 1), SIGNAL="15")
     assert [code for code, _ in first] == [75] * world, first
-    stopped_at = 13 if world == 1 else 14
-    assert max(checkpoint.steps(tmp_path / "checkpoints")) == stopped_at
+    stopped_at = max(checkpoint.steps(tmp_path / "checkpoints"))
+    assert stopped_at == 13 if world == 1 else 14 <= stopped_at <= LATEST_STOP
     for rank in range(world):
         assert [e["step"] for e in journal(tmp_path, rank) if e["kind"] == "preempt"] == [stopped_at]
     again = workers.run(tmp_path, world)
@@ -101,11 +103,12 @@ def test_without_time_for_the_disk_memory_has_the_step(
     memory = {names.ENV_MEMORY: str(shm), "LOCAL_WORLD_SIZE": str(world)}
     first = workers.run(tmp_path, world, **hurried, **memory)
     assert [code for code, _ in first] == [75] * world, first
-    stopped_at = 13 if world == 1 else 14
     assert 5 <= max(checkpoint.steps(tmp_path / "checkpoints")) <= 10
-    for rank in range(world):
-        [left] = [e for e in journal(tmp_path, rank) if e["kind"] == "preempt"]
-        assert (left["step"], left["tier"]) == (stopped_at, "memory")
+    [left, *others] = [e for rank in range(world) for e in journal(tmp_path, rank) if e["kind"] == "preempt"]
+    assert left["tier"] == "memory"
+    stopped_at = left["step"]
+    assert stopped_at == 13 if world == 1 else 14 <= stopped_at <= LATEST_STOP
+    assert [(e["step"], e["tier"]) for e in others] == [(stopped_at, "memory")] * (world - 1)
     again = workers.run(tmp_path, world, **memory, TRADEWIND_ATTEMPT="1")
     assert [code for code, _ in again] == [0] * world, again
     [resumed] = [e for e in journal(tmp_path, 0) if e["kind"] == "resume"]

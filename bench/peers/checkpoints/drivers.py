@@ -201,9 +201,9 @@ class OursOnDisk:
         self._folder = self._api.save(self.root, step, {}, state, peers=self._peers)
 
     def load(self, state: State) -> None:
-        # As the loop does: rank 0 checks every file, the others those that they read.
-        rank = dist.get_rank()
-        copy_into(state, self._api.load(self._folder, rank, others=rank == 0).own)
+        # As the loop does: together the ranks check every byte.
+        loaded = self._api.load(self._folder, dist.get_rank(), check="together", into=({}, state))
+        state |= loaded.own
 
 
 class DCPOnDisk:

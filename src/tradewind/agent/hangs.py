@@ -64,14 +64,19 @@ class HangWatch:
 
     def look(self) -> Hang | None:
         """Look at every worker; the hang, if there is one by now."""
-        due, now = self.look_at or time.monotonic(), time.time()
+        due = self.look_at or time.monotonic()
         late_s = time.monotonic() - due
         if late_s > 1.0:
             self._detector.excuse(late_s)  # This process did not get to run either.
+        now = time.time()
         for worker in self._at_work():
             self._look_at(worker, now)
         self._look_later()
-        return self._detector.overdue(now)
+        return self.overdue()
+
+    def overdue(self) -> Hang | None:
+        """The hang, if by all that is known there is one."""
+        return self._detector.overdue(time.time())
 
     def stop(self) -> None:
         """Look no more at this group."""

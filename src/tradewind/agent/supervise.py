@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _COALESCE_S = 0.05
 """After a written file was seen, further writes are gathered this long; exits are never delayed by it."""
+_REST_S = 0.5
+"""After files were read, they are not looked at for so long: workers write at every step, and each time that this
+process wakes it takes a core from one of them."""
 _FLUSH_S = 0.5
 
 OnUpdate = Callable[[Progress], None]
@@ -228,10 +231,12 @@ class Supervisor:
                 self._files_at = time.monotonic() + _COALESCE_S
         now = time.monotonic()
         if self._files_at is not None and now >= self._files_at:
-            self._files_at = None
-            files.drain()
-            selector.register(files.fd, selectors.EVENT_READ, "files")
-            self._read_files()
+            if files.drain():
+                self._files_at = now + _REST_S
+                self._read_files()
+            else:
+                self._files_at = None
+                selector.register(files.fd, selectors.EVENT_READ, "files")
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self.group.kill()
@@ -244,9 +249,12 @@ class Supervisor:
 
     def _look_for_hang(self) -> None:
         """Ask whether the group moves; if not, note what it is stuck in and end who holds it up."""
-        self._read_files()
         hang = self._hangs.look()
         if hang is None or self._hang is not None or self._leaving:
+            return
+        self._read_files()  # By the steps that were not read yet it may be moving.
+        hang = self._hangs.overdue()
+        if hang is None:
             return
         self._hang = hang
         self._hangs.stop()

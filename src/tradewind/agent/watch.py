@@ -32,14 +32,16 @@ class FolderWatch:
         if _libc.inotify_add_watch(self.fd, os.fsencode(folder), mask) < 0:
             raise OSError(ctypes.get_errno(), f"cannot watch {folder}; raise fs.inotify.max_user_watches")
 
-    def drain(self) -> None:
-        """Forget what was signalled so far; the caller reads the files."""
+    def drain(self) -> bool:
+        """Forget what was signalled so far, if anything was; the caller reads the files."""
+        signalled = False
         try:
             while os.read(self.fd, 65536):
-                pass
+                signalled = True
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise
+        return signalled
 
     def __enter__(self) -> "FolderWatch":
         return self

@@ -61,7 +61,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Patience in seconds, and multiples of what was learnt."""
 
     floor_s: float = 1.0
-    """A stopped rank is never reported earlier than 0.7 of this, however short the steps."""
+    """A stopped rank is never reported earlier than 0.65 of this, however short the steps."""
     stopped_steps: float = 3.0
     untaught_stopped_s: float = 5.0
     """A rank stopped before any step time is known."""
@@ -181,8 +181,12 @@ class HangDetector:
             state.shift(seconds)
 
     def look_every_s(self) -> float:
-        """How often to look at the processes and ask."""
-        return self.stopped_bound_s / 10
+        """How often to look at the processes and ask: seldom, and often once one is stopped.
+
+        With the patience for a stopped rank a stop is reported within 0.95 of the bound, whenever it comes.
+        """
+        stopped = any(state.stopped_s is not None for state in self._ranks.values())
+        return self.stopped_bound_s / (20 if stopped else 4)
 
     @property
     def stopped_bound_s(self) -> float:
@@ -196,7 +200,7 @@ class HangDetector:
         """How long to wait for a sign, given the evidence against a rank."""
         limits = self.limits
         if evidence is Evidence.STOPPED:
-            return 0.7 * self.stopped_bound_s
+            return 0.65 * self.stopped_bound_s
         floors = {Evidence.SILENT: limits.silent_s, Evidence.UNKNOWN: limits.unknown_s}
         slow = max(limits.slow_medians * self.times.quantile(0.5), limits.slow_longest * self.times.longest)
         return max(floors.get(evidence, limits.behind_s), slow, self._allowance_s())

@@ -17,11 +17,12 @@ class Cadence:
         self._share = share
         self._most = most
         self._cost_s: float | None = None
-        self._step_s: float | None = None
+        self.step_s: float | None = None
+        """How long a step takes of late; None before the first."""
 
     def step_took(self, seconds: float) -> None:
         """Take in how long a step took, the staging apart."""
-        self._step_s = _follow(self._step_s, seconds)
+        self.step_s = _follow(self.step_s, seconds)
 
     def staging_took(self, seconds: float) -> None:
         """Take in what one staging cost."""
@@ -30,9 +31,9 @@ class Cadence:
     @property
     def interval(self) -> int:
         """Steps from one staging to the next, at least 1 and at most `most`."""
-        if self._cost_s is None or not self._step_s:
+        if self._cost_s is None or not self.step_s:
             return 1
-        return max(1, min(self._most, math.ceil(self._cost_s / (self._share * self._step_s))))
+        return max(1, min(self._most, math.ceil(self._cost_s / (self._share * self.step_s))))
 
 
 def _follow(average: float | None, value: float) -> float:

@@ -9,12 +9,10 @@ from typing import Any
 
 from tradewind.errors import TradewindError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory, Saved, Saver
+from tradewind.train.checkpoint import Memory, Saved, Saver, pace
 from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 
-DISK_SHARE = 0.25
-"""Of the time, that writing in the background may work; it rests for the remainder."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,7 +38,7 @@ class Durable:
         """Make ready to write from memory; the first time, the workers meet for it."""
         if self._saver is None:
             # A group of its own, made as late as this: it is no part of a recovery.
-            self._saver = Saver(self.root, memory, peers=Peers(), share=DISK_SHARE, keep=self._keep)
+            self._saver = Saver(self.root, memory, peers=Peers(), share=pace.SHARE, keep=self._keep)
 
     def begin(self, step: int, stall_s: float) -> None:
         """Write the step that was staged last, in the background; `stall_s` is what it has cost already."""
@@ -71,7 +69,7 @@ class Durable:
                 self.warn("checkpoint_failed", f"{error}; training goes on, and the next one is tried")
             return
         for saved in done:
-            self.cost_s = saved.seconds * DISK_SHARE
+            self.cost_s = saved.seconds - saved.rested_s
             self._note(
                 saved.step, saved.folder, saved.bytes, saved.seconds, self._stalls.pop(saved.step, 0.0)
             )

@@ -68,7 +68,8 @@ class Keeper:
         started = time.monotonic()
         mesh = mesh_of(self._parts.values())
         fetched = self._heal()
-        found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh)
+        present = {name: part.state_dict() for name, part in self._parts.items()}
+        found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh, present)
         if found is None:
             return 0
         self._check_parts(found)

@@ -21,12 +21,14 @@ from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.keeper import Keeper
 from tradewind.train.preempt import Preemption, fits
-from tradewind.train.pulse import Pulse
+from tradewind.train.pulse import Pulse, apart
 from tradewind.train.status import Status
 
 _END = object()
+_NOTHING_SAID = (0, 1, 0, SENDING, 1)
+"""Votes before the first: see `Loop._votes`."""
 _LEDGER_EVERY_S = 5.0
-MEMORY_SHARE = 0.01
+MEMORY_SHARE = 0.004
 """Most of a step's time that staging into memory may take, on average, unless `max_recompute` says more."""
 
 
@@ -92,7 +94,7 @@ class Loop:
         self._ledger = ledger.process_ledger()
         self._journal = Journal.from_environment()
         self._peers = Peers()
-        self._pulse = Pulse(self._peers)
+        self._pulse = Pulse(self._peers, _NOTHING_SAID)
         self._preemption = Preemption()
         self._model, self._data = model, data
         self._every_steps, self._max_steps = every_steps, max_steps
@@ -170,28 +172,31 @@ class Loop:
     def _commit(self) -> None:
         self._ledger.switch(ledger.OTHER)
         self.step += 1
-        self._journal.write("step", step=self.step)
-        leave, interval, without, mirror_state = self._agreed()
+        self._journal.step(self.step)
+        leave, interval, without, mirror_state, pulse = self._agreed()
         self._keeper.look()
         if leave:
             self._leave()
-        self._keep(interval, without, mirror_state)
+        staged = self._keep(interval, without, mirror_state)
+        if self._keeper.memory is not None:
+            # Once between two stagings, or the second would not know what came of the first one on its way to the next host.
+            pulse = max(1, min(pulse, interval // 2))
         # After staging: who reads this pulse knows that every worker has staged this step.
-        self._pulse.beat(self._votes())
+        if staged or self.step % pulse == 0:
+            self._pulse.beat(self._votes())
         self._step_began_s = time.perf_counter()
         self._ledger.switch(ledger.DATA_WAIT)
 
     def _votes(self) -> list[int]:
-        """To leave, how many steps apart to stage, what to do without, and whether the next host has it."""
+        """To leave, steps from staging to staging, what to do without, whether the next host has it, steps between pulses."""
         interval = self._max_recompute or self._cadence.interval
-        return [int(self._preemption.asked), interval, self._keeper.wants, self._keeper.mirror_state]
+        pulse = apart(self._cadence.step_s)
+        return [int(self._preemption.asked), interval, self._keeper.wants, self._keeper.mirror_state, pulse]
 
     def _agreed(self) -> list[int]:
-        """The votes that count for all workers: the largest of what they said at the step before."""
+        """The votes that count for all workers: the largest of what they said last."""
         self._cadence.step_took(time.perf_counter() - self._step_began_s)
-        if self._peers.world == 1:
-            return self._votes()
-        return self._pulse.read() or [0, 1, 0, SENDING]
+        return self._votes() if self._peers.world == 1 else self._pulse.read()
 
     def _leave(self) -> None:
         """Have the state as deep as there is time for: in memory, in another host's, on disk."""
@@ -206,18 +211,21 @@ class Loop:
         self._journal.write("preempt", step=self.step, tier=tier)
         raise SystemExit(int(names.ExitCode.REQUEUE))
 
-    def _keep(self, interval: int, without: int, mirror_state: int) -> None:
+    def _keep(self, interval: int, without: int, mirror_state: int) -> bool:
+        """Stage and save this step where it is due; whether it was staged, or tried to."""
         due = self.step % self._every_steps == 0
         with self._ledger.within(ledger.CHECKPOINT_STALL):
             # What memory was to keep from now on, the disk does.
             due |= self._keeper.agree(without)
-            if self._keeper.memory is not None and (due or self.step % interval == 0):
+            staging = self._keeper.memory is not None and (due or self.step % interval == 0)
+            if staging:
                 self._stage()
                 self._keeper.mirror(self.step, mirror_state, wait=self._max_recompute is not None)
             if due:
                 self._keeper.checkpoint(self.step)
         if due or time.monotonic() >= self._ledger_due_s:
             self._write_ledger()
+        return staging
 
     def _stage(self) -> None:
         seconds = self._keeper.stage(self.step)

@@ -1,26 +1,34 @@
-"""The one small message that all workers exchange at every step, without waiting for it."""
+"""The one small message that all workers exchange every few steps, without waiting for it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from tradewind.train.distributed import Peers
 
+_APART_S, _MOST_APART = 0.2, 8
+"""Waking the thread that sends a pulse takes a third of a millisecond from the step: it is not worth it more often."""
+
 
 class Pulse:
-    """The largest of what the workers said at the step before, the same on all of them.
+    """The largest of what the workers last said, the same on all of them.
 
-    The exchange is begun after one step and read after the next, so it never waits for the network;
-    and who has read it knows that every worker had come as far as its `beat` of the step before.
+    An exchange is begun after one step and read after the next, so it never waits for the network;
+    and who has read it knows that every worker had come as far as its `beat`.
     """
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: Peers, agreed: Sequence[int]) -> None:
+        """`agreed` counts until the workers have said something."""
         self._peers = peers
+        self._agreed = list(agreed)
         self._pending: Any = None
 
-    def read(self) -> list[int] | None:
-        """What was agreed at the step before, element by element; None at the first step, and alone."""
+    def read(self) -> list[int]:
+        """What is agreed, element by element."""
         pending, self._pending = self._pending, None
-        return None if pending is None else self._peers.largest(pending)
+        if pending is not None:
+            self._agreed = self._peers.largest(pending)
+        return self._agreed
 
     def beat(self, values: Sequence[int]) -> None:
         """Say this worker's values; every worker says as many. Alone, there is nobody to say them to."""
@@ -31,3 +39,8 @@ class Pulse:
     def settle(self) -> None:
         """Read an answer still under way, so that no worker leaves it behind."""
         self.read()
+
+
+def apart(step_s: float | None) -> int:
+    """Steps of so many seconds from one pulse to the next: 1 before it is known how long they take."""
+    return max(1, min(_MOST_APART, math.floor(_APART_S / step_s))) if step_s else 1

@@ -9,7 +9,7 @@ from tradewind.errors import TradewindError
 from tradewind.train.checkpoint import files, image, parts, sums
 from tradewind.train.checkpoint.files import Entry
 from tradewind.train.checkpoint.memory import Memory, Staged
-from tradewind.train.checkpoint.pace import UNHURRIED, Pace
+from tradewind.train.checkpoint.pace import SHARE, UNHURRIED, Pace
 from tradewind.train.checkpoint.writer import commit, prune
 from tradewind.train.distributed import Peers
 
@@ -24,6 +24,8 @@ class Saved:
     """In the files of all workers."""
     seconds: float
     """From the begin of writing to the commit, rests included."""
+    rested_s: float
+    """Of these seconds, those in which this worker only made way for training."""
 
 
 class Saver:
@@ -31,7 +33,7 @@ class Saver:
 
     Every worker makes one, and calls `start`, `save`, `wait` and `close` after the same steps. At most
     one checkpoint is being written: what is started meanwhile is skipped, on all workers, and counted
-    in `skipped`; nothing queues. The thread works for `share` of the time, and without rest while
+    in `skipped`; nothing queues. The thread burns `share` of one core, a piece at a time, and takes no rest while
     somebody waits for it. What failed is raised on the training thread by its next `poll` or `wait`, once;
     the next step that is started is tried again.
 
@@ -45,7 +47,7 @@ class Saver:
         memory: Memory,
         *,
         peers: Peers | None = None,
-        share: float = 0.25,
+        share: float = SHARE,
         keep: int | None = None,
     ) -> None:
         self.root = root
@@ -75,7 +77,7 @@ class Saver:
                 return False
             # Not agreed on yet: some worker was still writing when it was started, and skipped it.
             self._give_up()
-            self._wanted = self._memory.pin(step)
+            self._wanted = self._memory.pin(step, seals=True)
             self._state.notify_all()
             return True
 
@@ -201,7 +203,7 @@ class Saver:
             self._writing = False
 
     def _write(self, staged: Staged) -> None:
-        began, step = time.monotonic(), staged.header.step
+        began, rested_s, step = time.monotonic(), self._pace.rested_s, staged.header.step
         with self._state:
             self._wanted = None
         try:
@@ -215,8 +217,10 @@ class Saver:
         finally:
             self._memory.release(staged)
         with self._state:
-            seconds = time.monotonic() - began
-            self._saved.append(Saved(step=step, folder=folder, bytes=size, seconds=seconds))
+            seconds, rested_s = time.monotonic() - began, self._pace.rested_s - rested_s
+            self._saved.append(
+                Saved(step=step, folder=folder, bytes=size, seconds=seconds, rested_s=rested_s)
+            )
         if self._keep is not None and self._peers.rank == 0:
             self._prune(self._keep, step)
 
@@ -229,10 +233,12 @@ class Saver:
 
 
 def write_image(folder: Path, staged: Staged, pace: Pace = UNHURRIED) -> tuple[dict[str, Entry], str]:
-    """Write those files of an image that its rank writes, as they lie; see `writer.Writing`."""
+    """Write those files of an image that its rank writes, as they lie, and seal it; see `writer.Writing`."""
     header, view = staged.header, staged.view
     seal = image.read_seal(view, header)
-    written, taken = {}, 0
+    written: dict[str, Entry] = {}
+    found: list[bytes] = []
+    taken = 0
     for name, at, size in header.files:
         count = sums.num_chunks(size)
         known = seal[taken : taken + count] if seal else None
@@ -240,4 +246,9 @@ def write_image(folder: Path, staged: Staged, pace: Pace = UNHURRIED) -> tuple[d
         if parts.writes(header.rank, header.world, name):
             blocks = files.blocks_of(view, at, size)
             written[name] = files.write_blocks(folder / name, size, blocks, known=known, pace=pace)
+            found.append(bytes.fromhex(written[name]["sums"]))
+        elif seal is None:
+            found += sums.of(view[at : at + size], pace)
+    if seal is None:
+        image.write_seal(view, header, found)
     return written, header.layout

@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,16 +27,16 @@ class Source:
     expected: list[bytes]
     ranges: list[tuple[int, memoryview]] = field(default_factory=list)
 
-    def chunks(self, *, every: bool) -> Iterator[tuple[int, int, list[tuple[int, memoryview]]]]:
+    def chunks(self, check: "Check") -> Iterator[tuple[int, int, list[tuple[int, memoryview]]]]:
         """(first byte, the byte after the last, ranges that touch it) of the chunks that are to be read."""
         self.ranges.sort(key=lambda wanted: wanted[0])
         starts = [start for start, _ in self.ranges]
         first = 0
-        for start, stop in sums.spans(self.size):
+        for number, (start, stop) in enumerate(sums.spans(self.size)):
             while first < len(self.ranges) and _end(self.ranges[first]) <= start:
                 first += 1
             touching = self.ranges[first : bisect_right(starts, stop - 1)]
-            if touching or every:
+            if touching or check(self, number):
                 yield start, stop, touching
 
 
@@ -44,15 +44,29 @@ def _end(wanted: tuple[int, memoryview]) -> int:
     return wanted[0] + len(wanted[1])
 
 
-def fetch(sources: Iterable[Source], *, every: bool = False, turn: float = 0.0) -> None:
-    """Fill all ranges of all sources, from verified chunks only; `every` verifies the other chunks too.
+Check = Callable[[Source, int], bool]
+"""Whether the chunk of this number, of which nothing is wanted, is verified too."""
+
+
+def nothing_else(source: Source, number: int) -> bool:
+    """Verify what is wanted."""
+    return False
+
+
+def everything(source: Source, number: int) -> bool:
+    """Verify all there is."""
+    return True
+
+
+def fetch(sources: Iterable[Source], check: Check = nothing_else, *, turn: float = 0.0) -> None:
+    """Fill all ranges of all sources, from verified chunks only, and verify what else is to be checked.
 
     `turn`, from 0 to 1, is where in the work to begin: workers of a host that read the same files begin
     at different places, and each finds in the page cache what another has read. Raises an IntegrityError that names the file and the bytes in it that are not as they were written.
     """
     opened = [(source, _open(source)) for source in sources]
     try:
-        work = [(source, fd, *chunk) for source, fd in opened for chunk in source.chunks(every=every)]
+        work = [(source, fd, *chunk) for source, fd in opened for chunk in source.chunks(check)]
         begin = int(turn * len(work))
         work = work[begin:] + work[:begin]
         if sum(stop - start for _, _, start, stop, _ in work) <= sums.CHUNK:

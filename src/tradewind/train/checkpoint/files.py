@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,7 +12,7 @@ from typing import Any
 
 from tradewind.train.checkpoint import sums
 from tradewind.train.checkpoint.image import PAGE
-from tradewind.train.checkpoint.pace import UNHURRIED, Pace
+from tradewind.train.checkpoint.pace import PIECE, UNHURRIED, Pace
 
 BLOCK = 4 * sums.CHUNK
 """Bytes written at a time: enough for a disk to reach its speed past the page cache."""
@@ -46,7 +45,7 @@ def write_blocks(
 
     Blocks lie at a page's begin and have BLOCK bytes each, the last one a whole number of pages; a
     block must stay as it is until the one after the next is asked for. Checksums are computed while
-    the disk writes, or `known`.
+    the disk writes, or `known`; at a `pace` one follows on the other, in pieces.
     """
     fd = _open_direct(path)
     found: list[bytes] = []
@@ -54,14 +53,16 @@ def write_blocks(
     at = 0
     try:
         for block in blocks:
-            began = time.monotonic()
-            pending.append(_writer().submit(_write_at, fd, block, at))
+            hurried = pace.is_hurried
+            if hurried:
+                pending.append(_writer().submit(_write_at, fd, block, at))
             if known is None:
-                found += sums.of(block[: size - at])
+                found += sums.of(block[: size - at], pace)
+            if not hurried:
+                _write_slowly(fd, block, at, pace)
             at += len(block)
-            while len(pending) > 1:
+            while len(pending) > hurried:
                 pending.popleft().result()
-            pace.rest(time.monotonic() - began)
         while pending:
             pending.popleft().result()
         os.ftruncate(fd, size)
@@ -94,6 +95,12 @@ def _open_direct(path: Path) -> int:
         if error.errno != errno.EINVAL:
             raise
         return os.open(path, flags, 0o644)  # a file system without direct writing, such as tmpfs
+
+
+def _write_slowly(fd: int, block: memoryview, at: int, pace: Pace) -> None:
+    for start in range(0, len(block), PIECE):
+        with pace.working():
+            _write_at(fd, block[start : start + PIECE], at + start)
 
 
 def _write_at(fd: int, block: memoryview, at: int) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tradewind.train.checkpoint.copying import copy_all, threads_for
 from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.mapped import Checking
+from tradewind.train.checkpoint.pace import SHARE, UNHURRIED, Pace
 from tradewind.train.checkpoint.parts import Worker
 from tradewind.train.checkpoint.recall import Recall
 from tradewind.train.checkpoint.restore import restore
@@ -24,8 +24,6 @@ from tradewind.train.checkpoint.slot import Slot
 
 _SEALED_AT_ONCE = 1 << 20
 """Up to so many bytes, hashing takes a tenth of a millisecond, less than handing it to another thread."""
-_REST = 3
-"""Sealing rests so many times as long as it works: at most a quarter of one core."""
 
 
 @dataclass
@@ -35,6 +33,8 @@ class Staged:
     header: image.Header
     view: memoryview
     slot: Slot
+    seals: bool = False
+    """Whether who pinned it seals it."""
 
 
 class Memory:
@@ -74,6 +74,7 @@ class Memory:
         self._layout: Layout | None = None
         self._targets: dict[Slot, tuple[Layout, int, list[torch.Tensor]]] = {}
         self._spare: Future[Slot] | None = None
+        self._seal_pace, self._make_pace = Pace(SHARE), Pace(SHARE)
         # Two, because a stage may wait for memory, and sealing waits for the end of the stage.
         self._making = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
         self._sealing = ThreadPoolExecutor(1, thread_name_prefix="tradewind-seal")
@@ -157,15 +158,19 @@ class Memory:
 
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
-        slot = pending.result() if pending else self._make_slot(self._unused(), size)
+        if pending is None:
+            slot = self._make_slot(self._unused(), size, UNHURRIED)
+        else:
+            with self._make_pace.hurried():
+                slot = pending.result()
         self._slots.append(slot)
         return slot
 
     @staticmethod
-    def _make_slot(path: Path, size: int) -> Slot:
+    def _make_slot(path: Path, size: int, pace: Pace) -> Slot:
         slot = Slot(path)
-        slot.begin(size)
-        slot.touch()
+        slot.begin(size, pace)
+        slot.touch(pace)
         return slot
 
     def _unused(self) -> Path:
@@ -177,7 +182,7 @@ class Memory:
         """Get the memory of the next slot while training goes on: the kernel takes long to give it."""
         needed = 2 + more + sum(slot.pins > 0 for slot in self._slots)
         if self._spare is None and len(self._slots) < needed:
-            self._spare = self._making.submit(self._make_slot, self._unused(), size)
+            self._spare = self._making.submit(self._make_slot, self._unused(), size, self._make_pace)
 
     def _after_stage(self, slot: Slot, header: image.Header) -> None:
         # What is being read will not be overwritten: soon there must be another slot.
@@ -196,19 +201,18 @@ class Memory:
         view, found = slot.view, []
         for start, stop in image.chunk_spans(header):
             self._calm.wait()
-            if slot.header is not header or self._closing.is_set():
-                return  # a newer step has been staged meanwhile, and will be sealed instead
-            began = time.monotonic()
-            found.append(sums.of_chunk(view[start:stop]))
-            self._closing.wait(_REST * (time.monotonic() - began))
+            if slot.header is not header or slot.claims or self._closing.is_set():
+                return  # Who writes it seals it, or a newer step was staged meanwhile, and is sealed instead.
+            found.append(sums.of_chunk(view[start:stop], self._seal_pace))
         with self._lock:
             if slot.header is header:
                 image.write_seal(view, header, found)
 
     def settle(self) -> None:
         """Wait until the newest image is sealed and the memory to come is there."""
-        for threads in (self._making, self._sealing):
-            threads.submit(lambda: None).result()
+        with self._make_pace.hurried(), self._seal_pace.hurried():
+            for threads in (self._making, self._sealing):
+                threads.submit(lambda: None).result()
 
     def _drop_strangers(self) -> None:
         """Free what a larger world left here; all workers have staged once, so nobody starts from it."""
@@ -264,21 +268,23 @@ class Memory:
         if checking is not None:
             checking.finish()
 
-    def pin(self, step: int) -> Staged:
-        """Keep this worker's image of a step until `release`."""
+    def pin(self, step: int, *, seals: bool = False) -> Staged:
+        """Keep this worker's image of a step until `release`; who `seals` it computes its checksums anyway."""
         with self._lock:
             having = [slot for slot in self._slots if slot.header is not None and slot.header.step == step]
             slot = max(having, key=_age, default=None)
             if slot is None or slot.header is None:
                 raise TradewindError(f"step {step} is not staged in {self.folder}: stage it first")
             slot.pins += 1
+            slot.claims += seals
         self._reserve(slot.size)
-        return Staged(slot.header, slot.view, slot)
+        return Staged(slot.header, slot.view, slot, seals)
 
     def release(self, staged: Staged) -> None:
         """Let the image be overwritten."""
         with self._lock:
             staged.slot.pins -= 1
+            staged.slot.claims -= staged.seals
 
     def take_in(self, receive: Callable[[Path], object]) -> None:
         """Have an image of this worker's that was elsewhere put into a file here."""
@@ -303,6 +309,8 @@ class Memory:
     def close(self) -> None:
         """Stage no more. The images stay."""
         self._closing.set()
+        for pace in (self._seal_pace, self._make_pace):
+            pace.hurry.set()
         self._making.shutdown()
         self._sealing.shutdown()
         self._targets.clear()

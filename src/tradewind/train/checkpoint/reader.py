@@ -1,9 +1,9 @@
 """Read checkpoints, for any number of workers, refusing what is not whole."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -11,11 +11,11 @@ from tradewind.errors import IntegrityError
 from tradewind.train.checkpoint import parts, sums
 from tradewind.train.checkpoint.assemble import Reader, Wanted, cover, finished, wanted
 from tradewind.train.checkpoint.copying import raw
-from tradewind.train.checkpoint.fetch import Source, fetch
+from tradewind.train.checkpoint.fetch import Check, Source, everything, fetch, nothing_else
 from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.manifest import Manifest, read_manifest
 from tradewind.train.checkpoint.tensorfile import Located, head_size, parse
-from tradewind.train.checkpoint.tree import decode
+from tradewind.train.checkpoint.tree import Flattener, Tensors, decode
 
 _PREFIX = "step-"
 Stored = dict[str, list[tuple[str, Located]]]
@@ -58,7 +58,7 @@ def latest(root: Path, on_damaged: Callable[[Path, IntegrityError], None] | None
 def verify(folder: Path) -> Manifest:
     """Read and check every byte; an IntegrityError names the file that is not as it was written."""
     files = Files(folder)
-    fetch(files.sources.values(), every=True)
+    fetch(files.sources.values(), everything)
     return files.manifest
 
 
@@ -68,7 +68,8 @@ def load(
     *,
     world: int | None = None,
     mesh: Any = None,
-    others: bool = True,
+    check: Literal["all", "read", "together"] = "all",
+    into: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
 ) -> Loaded:
     """The verified content for one rank, whatever number of workers wrote it; in host memory.
 
@@ -77,7 +78,12 @@ def load(
     on the one-dimensional `mesh`, whole tensors without one. Of what is cut only the chunks with rows
     of this rank are read. `own` is rank 0's for a rank that the checkpoint never had.
 
-    Every byte of every file is checked, or, without `others`, those that are read.
+    Every byte of every file is checked, or with `check="read"` those that are read. With "together" the `world`
+    workers that load, each for its rank, check every byte among them: whole is what none of them refuses.
+
+    `into` is a `shared` and an `own` as they were saved, of the present. Tensors of theirs that have the place, dtype
+    and shape of one that is loaded get its values, and stand in what is returned: fresh memory takes longer to get
+    than a checkpoint to read. After an IntegrityError some of them may have values of what was refused.
     """
     files = Files(folder)
     owner = rank if rank < files.manifest.world else 0
@@ -92,17 +98,41 @@ def load(
         mesh=mesh,
         held=_held(shared, parts.part_name(rank, saved)) if world in (None, saved) else {},
     )
+    present, mine = (_tensors_of(state) for state in into)
     values = [
-        (want, files.ask(want, shared.get(want.name, []))) for want in wanted(tree, _pieces(shared), reader)
+        (want, files.ask(want, shared.get(want.name, []), present))
+        for want in wanted(tree, _pieces(shared), reader)
     ]
-    own_values = {name: files.ask(_whole(name, found), found) for name, found in own.items()}
-    fetch(files.sources.values(), every=others, turn=rank % reader.world / reader.world)
+    own_values = {name: files.ask(_whole(name, found), found, mine) for name, found in own.items()}
+    checks = {"all": everything, "read": nothing_else, "together": _share_of(rank, reader.world)}
+    fetch(files.sources.values(), checks[check], turn=rank % reader.world / reader.world)
     return Loaded(
         step=files.manifest.step,
         world=saved,
         shared=decode(tree, {want.name: finished(want, local, mesh) for want, local in values}),
         own=decode(own_tree, own_values),
     )
+
+
+def _tensors_of(state: Mapping[str, Any]) -> Tensors:
+    """Those in host memory that can be filled where they are, by the names that a tree gives them."""
+    flattener = Flattener()
+    flattener.encode(dict(state))
+    return {
+        name: tensor.detach()
+        for name, tensor in flattener.tensors.items()
+        if name not in flattener.places and tensor.device.type == "cpu" and tensor.is_contiguous()
+    }
+
+
+def _share_of(rank: int, world: int) -> Check:
+    """What one of the workers that load together checks of what it does not read."""
+    readers = {parts.own_name(other, "safetensors"): other for other in range(world)}
+
+    def check(source: Source, number: int) -> bool:
+        return readers.get(source.path.name, number % world) == rank
+
+    return check
 
 
 def _pieces(stored: Stored) -> dict[str, list[Any]]:
@@ -154,9 +184,13 @@ class Files:
                     found.setdefault(located.piece.name, []).append((name, located))
         return found
 
-    def ask(self, want: Wanted, found: list[tuple[str, Located]]) -> torch.Tensor:
-        """A tensor that `fetch` will fill with the wanted rows."""
-        local = torch.empty(want.shape, dtype=want.dtype)
+    def ask(self, want: Wanted, found: list[tuple[str, Located]], present: Tensors) -> torch.Tensor:
+        """A tensor that `fetch` will fill with the wanted rows: one that is present, where it fits."""
+        there = present.get(want.name)
+        fits = (
+            there is not None and want.rest is None and (there.dtype, there.shape) == (want.dtype, want.shape)
+        )
+        local = there if there is not None and fits else torch.empty(want.shape, dtype=want.dtype)
         by_piece = {it.piece: (name, it.offset) for name, it in found}
         row = local.nbytes // local.shape[0] if local.ndim and local.shape[0] else local.nbytes
         for piece, first, stop in cover(want, by_piece):

@@ -11,6 +11,7 @@ import numpy as np
 from tradewind.errors import TradewindError
 from tradewind.train.checkpoint import image
 from tradewind.train.checkpoint.copying import Bytes
+from tradewind.train.checkpoint.pace import PIECE, UNHURRIED, Pace
 
 
 class NoRoomError(TradewindError):
@@ -32,6 +33,8 @@ class Slot:
         """Grows whenever the mapping is another one than before."""
         self.header = image.peek(path)
         self.pins = 0
+        self.claims = 0
+        """Of these pins, those of who will seal the image."""
         self._fd = -1
         self._bytes: Bytes = np.empty(0, dtype=np.uint8)
         if path.exists():
@@ -56,10 +59,10 @@ class Slot:
         self.size = size
         self.version += 1
 
-    def begin(self, size: int) -> None:
+    def begin(self, size: int, pace: Pace = UNHURRIED) -> None:
         """Take the slot for an image of `size` bytes: what it held is gone, and no reader is harmed."""
         if self._fd < 0 or size > self.size or not self._lock():
-            self._replace(size)
+            self._replace(size, pace)
         self.blank()
 
     def blank(self) -> None:
@@ -90,20 +93,22 @@ class Slot:
             return False
         return True
 
-    def _replace(self, size: int) -> None:
+    def _replace(self, size: int, pace: Pace) -> None:
         # The old file goes first: on the way there must be room for one of them only.
         self.close()
         self.path.unlink(missing_ok=True)
         fresh = self.path.with_suffix(".new")
-        self._fd = make_fresh(fresh, size)
+        self._fd = make_fresh(fresh, size, pace)
         self._map(size)
         fresh.rename(self.path)
         if not self._lock():
             raise AssertionError(f"{self.path} was new, and another process has locked it")
 
-    def touch(self) -> None:
+    def touch(self, pace: Pace = UNHURRIED) -> None:
         """Have the kernel map every page now rather than one by one during the first copy."""
-        self._bytes[:: image.PAGE] = 0
+        for at in range(0, self.size, PIECE):
+            with pace.working():
+                self._bytes[at : at + PIECE : image.PAGE] = 0
 
     def discard(self) -> None:
         """Give the file up: it goes away with whoever still reads from it."""
@@ -117,13 +122,15 @@ class Slot:
         self._fd, self._bytes, self.size, self.header = -1, np.empty(0, dtype=np.uint8), 0, None
 
 
-def make_fresh(path: Path, size: int) -> int:
+def make_fresh(path: Path, size: int, pace: Pace = UNHURRIED) -> int:
     """A file of so many bytes that are there, opened. Raises a NoRoomError."""
     fd = -1
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         # Without this a full file system would show as SIGBUS in the middle of a copy.
-        os.posix_fallocate(fd, 0, size)
+        for at in range(0, size, PIECE):
+            with pace.working():
+                os.posix_fallocate(fd, at, min(PIECE, size - at))
     except OSError as error:
         if fd >= 0:
             os.close(fd)

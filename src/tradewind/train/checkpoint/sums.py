@@ -5,6 +5,8 @@ from typing import Any
 
 import xxhash
 
+from tradewind.train.checkpoint.pace import PIECE, UNHURRIED, Pace
+
 CHUNK = 4 << 20
 """Bytes under one checksum: the least that must be read to trust any of them."""
 LENGTH = 16
@@ -21,12 +23,18 @@ def spans(size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(size, start + CHUNK)) for start in range(0, size, CHUNK))
 
 
-def of_chunk(data: Any) -> bytes:
+def of_chunk(data: Any, pace: Pace = UNHURRIED) -> bytes:
     """The checksum of one chunk: 128 bits of XXH3."""
-    return xxhash.xxh3_128_digest(data)
+    if pace.is_hurried:
+        return xxhash.xxh3_128_digest(data)
+    view, found = memoryview(data), xxhash.xxh3_128()
+    for at in range(0, len(view), PIECE):
+        with pace.working():
+            found.update(view[at : at + PIECE])
+    return found.digest()
 
 
-def of(data: Any) -> list[bytes]:
+def of(data: Any, pace: Pace = UNHURRIED) -> list[bytes]:
     """The checksums of all chunks of `data`."""
     view = memoryview(data)
-    return [of_chunk(view[start:stop]) for start, stop in spans(len(view))]
+    return [of_chunk(view[start:stop], pace) for start, stop in spans(len(view))]
