@@ -9,7 +9,7 @@ A step's productive time is what rank 0 stamps between its beginning and its com
 stood; a step that had to be done again counts once. Goodput is that, over all slices, by the time observed: start-up
 does not count, but restarts, work done again, checkpoints, and whatever happens between two steps do.
 
-- `tradewind`: `tradewind run` and `train.Loop` as they come: state goes into memory as often as 0.4% of the time
+- `tradewind`: `tradewind run` and `train.Loop` as they come: state goes into memory as often as 0.2% of the time
   allows, to disk every 100 steps.
 - `torchrun`: its own store at every restart (without it a kill may cost several restarts, or a hang), monitor interval
   0.02 s, DDP, Distributed Checkpoint once a second. With `--fork` a third, `torchrun fork`: see `bench/recovery.py`.

@@ -177,6 +177,11 @@ class Keeper:
             self._disk.warn("mirror_failed", f"{why}; training goes on, and the next one is tried")
 
     @property
+    def mirrors(self) -> bool:
+        """Whether images go to the next host: the same on all workers once they have agreed."""
+        return self._level < NO_MIRROR
+
+    @property
     def mirror_state(self) -> int:
         """Whether this worker's last image is on its way to the next host, is there, or is not."""
         return SENDING if self._mirror is None else self._mirror.state

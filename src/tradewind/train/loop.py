@@ -21,14 +21,14 @@ from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.keeper import Keeper
 from tradewind.train.preempt import Preemption, fits
-from tradewind.train.pulse import Pulse, apart
+from tradewind.train.pulse import MOST_APART, Pulse, apart
 from tradewind.train.status import Status
 
 _END = object()
 _NOTHING_SAID = (0, 1, 0, SENDING, 1)
 """Votes before the first: see `Loop._votes`."""
 _LEDGER_EVERY_S = 5.0
-MEMORY_SHARE = 0.004
+MEMORY_SHARE = 0.002
 """Most of a step's time that staging into memory may take, on average, unless `max_recompute` says more."""
 
 
@@ -60,7 +60,7 @@ class Loop:
     (`fully_shard`), or `checkpoint.Rows` in a state. Another number of workers gets its cut of them.
 
     Under Tradewind the state is also staged into memory that outlives a worker, after every step when
-    that takes under 1% of the time, else less often; a worker that dies costs the steps since. With
+    that takes under 0.2% of the time, else less often; a worker that dies costs the steps since. With
     `max_recompute` it is staged every so many steps, whatever it takes, and where there are several hosts the
     copy of the one before in another host's memory is waited for. Checkpoints are then written
     from there, in the background; one that fails is reported, and only at the end is it an error. Leave
@@ -111,6 +111,8 @@ class Loop:
             memory=memory_of_environment(self._peers),
         )
         self._in_body = False
+        self._due_at = 0
+        """The step after which there is something to do besides noting it."""
         self._step_began_s = 0.0
         self._ledger_due_s = 0.0
         atexit.register(_write_ledger_of, weakref.ref(self))
@@ -173,30 +175,43 @@ class Loop:
         self._ledger.switch(ledger.OTHER)
         self.step += 1
         self._journal.step(self.step)
-        leave, interval, without, mirror_state, pulse = self._agreed()
+        self._cadence.step_took(time.perf_counter() - self._step_began_s)
+        if self.step >= self._due_at or (self._preemption.asked and self._peers.world == 1):
+            self._tend()
+        self._step_began_s = time.perf_counter()
+        self._ledger.switch(ledger.DATA_WAIT)
+
+    def _tend(self) -> None:
+        """What is not due after every step: to agree, leave, stage, save, and say how things are."""
+        votes = self._votes() if self._peers.world == 1 else self._pulse.read()
+        leave, interval, without, mirror_state, pulse = votes
         self._keeper.look()
         if leave:
             self._leave()
         staged = self._keep(interval, without, mirror_state)
-        if self._keeper.memory is not None:
-            # Once between two stagings, or the second would not know what came of the first one on its way to the next host.
-            pulse = max(1, min(pulse, interval // 2))
+        pulse, interval = self._rhythm(pulse, interval)
         # After staging: who reads this pulse knows that every worker has staged this step.
         if staged or self.step % pulse == 0:
             self._pulse.beat(self._votes())
-        self._step_began_s = time.perf_counter()
-        self._ledger.switch(ledger.DATA_WAIT)
+        next_pulse = 1 if self._pulse.is_under_way else pulse
+        rhythm = (next_pulse, interval, self._every_steps)
+        self._due_at = min(self.step - self.step % each + each for each in rhythm)
+
+    def _rhythm(self, pulse: int, interval: int) -> tuple[int, int]:
+        """Steps from pulse to pulse and from staging to staging, by what is agreed."""
+        if self._keeper.memory is None:
+            return pulse, self._every_steps
+        if self._keeper.mirrors:
+            # Once between two stagings, or the second would not know what came of the first on its way to the next host.
+            return max(1, min(pulse, interval // 2)), interval
+        # With every staging anyway: besides only where that is too seldom.
+        return (interval if interval <= MOST_APART else pulse), interval
 
     def _votes(self) -> list[int]:
         """To leave, steps from staging to staging, what to do without, whether the next host has it, steps between pulses."""
         interval = self._max_recompute or self._cadence.interval
         pulse = apart(self._cadence.step_s)
         return [int(self._preemption.asked), interval, self._keeper.wants, self._keeper.mirror_state, pulse]
-
-    def _agreed(self) -> list[int]:
-        """The votes that count for all workers: the largest of what they said last."""
-        self._cadence.step_took(time.perf_counter() - self._step_began_s)
-        return self._votes() if self._peers.world == 1 else self._pulse.read()
 
     def _leave(self) -> None:
         """Have the state as deep as there is time for: in memory, in another host's, on disk."""
@@ -213,10 +228,9 @@ class Loop:
 
     def _keep(self, interval: int, without: int, mirror_state: int) -> bool:
         """Stage and save this step where it is due; whether it was staged, or tried to."""
-        due = self.step % self._every_steps == 0
         with self._ledger.within(ledger.CHECKPOINT_STALL):
             # What memory was to keep from now on, the disk does.
-            due |= self._keeper.agree(without)
+            due = self._keeper.agree(without) or self.step % self._every_steps == 0
             staging = self._keeper.memory is not None and (due or self.step % interval == 0)
             if staging:
                 self._stage()

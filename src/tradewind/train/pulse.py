@@ -6,8 +6,8 @@ from typing import Any
 
 from tradewind.train.distributed import Peers
 
-_APART_S, _MOST_APART = 0.2, 8
-"""Waking the thread that sends a pulse takes a third of a millisecond from the step: it is not worth it more often."""
+_APART_S, MOST_APART = 0.5, 8
+"""Seconds, and steps at most: waking the thread that sends a pulse takes a third of a millisecond from a step."""
 
 
 class Pulse:
@@ -36,6 +36,11 @@ class Pulse:
         if self._peers.world > 1:
             self._pending = self._peers.start_largest(values)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something was said that is not read yet."""
+        return self._pending is not None
+
     def settle(self) -> None:
         """Read an answer still under way, so that no worker leaves it behind."""
         self.read()
@@ -43,4 +48,4 @@ class Pulse:
 
 def apart(step_s: float | None) -> int:
     """Steps of so many seconds from one pulse to the next: 1 before it is known how long they take."""
-    return max(1, min(_MOST_APART, math.floor(_APART_S / step_s))) if step_s else 1
+    return max(1, min(MOST_APART, math.floor(_APART_S / step_s))) if step_s else 1

@@ -18,7 +18,11 @@ class Status:
             self._page = mmap.mmap(fd, STATUS_BYTES)
         finally:
             os.close(fd)
+        self._known: dict[str, bytes] = {}
 
     def say(self, phase: str) -> None:
         """Show this phase from now on."""
-        self._page[:] = phase.encode().ljust(STATUS_BYTES, b"\0")
+        shown = self._known.get(phase)
+        if shown is None:
+            shown = self._known[phase] = phase.encode().ljust(STATUS_BYTES, b"\0")
+        self._page[:] = shown
