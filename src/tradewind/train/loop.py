@@ -21,7 +21,7 @@ from tradewind.train.distributed import Peers
 from tradewind.train.journal import Journal
 from tradewind.train.keeper import Keeper
 from tradewind.train.preempt import Preemption, fits
-from tradewind.train.pulse import MOST_APART, Pulse, apart
+from tradewind.train.pulse import Pulse, apart
 from tradewind.train.status import Status
 
 _END = object()
@@ -205,7 +205,7 @@ class Loop:
             # Once between two stagings, or the second would not know what came of the first on its way to the next host.
             return max(1, min(pulse, interval // 2)), interval
         # With every staging anyway: besides only where that is too seldom.
-        return (interval if interval <= MOST_APART else pulse), interval
+        return min(pulse, interval), interval
 
     def _votes(self) -> list[int]:
         """To leave, steps from staging to staging, what to do without, whether the next host has it, steps between pulses."""

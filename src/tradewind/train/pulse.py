@@ -6,7 +6,7 @@ from typing import Any
 
 from tradewind.train.distributed import Peers
 
-_APART_S, MOST_APART = 0.5, 8
+_APART_S, _MOST_APART = 0.5, 8
 """Seconds, and steps at most: waking the thread that sends a pulse takes a third of a millisecond from a step."""
 
 
@@ -48,4 +48,4 @@ class Pulse:
 
 def apart(step_s: float | None) -> int:
     """Steps of so many seconds from one pulse to the next: 1 before it is known how long they take."""
-    return max(1, min(MOST_APART, math.floor(_APART_S / step_s))) if step_s else 1
+    return max(1, min(_MOST_APART, math.floor(_APART_S / step_s))) if step_s else 1

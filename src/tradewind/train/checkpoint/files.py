@@ -53,6 +53,7 @@ def write_blocks(
     at = 0
     try:
         for block in blocks:
+            pace.rest(0.0)  # Where in a hurry because it is given up, the work ends here.
             hurried = pace.is_hurried
             if hurried:
                 pending.append(_writer().submit(_write_at, fd, block, at))

@@ -285,6 +285,12 @@ class Memory:
         with self._lock:
             staged.slot.pins -= 1
             staged.slot.claims -= staged.seals
+        if (
+            staged.seals
+            and not self._closing.is_set()
+            and image.read_seal(staged.view, staged.header) is None
+        ):
+            self._sealing.submit(self._seal, staged.slot, staged.header)  # It was not written to its end.
 
     def take_in(self, receive: Callable[[Path], object]) -> None:
         """Have an image of this worker's that was elsewhere put into a file here."""
