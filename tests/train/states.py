@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ class ThreadPeers(Peers):
         messages = list(self._table)
         self._barrier.wait(10)
         return messages
+
+    def start_largest(self, values: Sequence[int]) -> list[int]:
+        return [max(said) for said in zip(*self.gather(list(values)), strict=True)]
+
+    @staticmethod
+    def largest(pending: list[int]) -> list[int]:
+        return pending
 
 
 def on_all(world: int, work: Any) -> list[Any]:

@@ -4,6 +4,7 @@ import mmap
 import os
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.train import states
 from tests.train.disks import Disk
 from tradewind.errors import TradewindError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory, Saver, background, files
+from tradewind.train.checkpoint import Memory, Saver, background, files, image, sums
+from tradewind.train.checkpoint.pace import GivenUpError, Pace
 from tradewind.train.distributed import Peers
 
 
@@ -122,6 +124,49 @@ def test_resting_ends_when_somebody_waits(shm: Path, tmp_path: Path) -> None:
     memory.stage(1, big(1), {})
     assert saver.start(1)
     assert [saved.step for saved in saver.wait()] == [1]
+    saver.close()
+
+
+def test_what_is_given_up_is_not_written_to_its_end(tmp_path: Path) -> None:
+    """Whoever lets go of the writing thread does not wait for the rest of the file, though it may not rest any more."""
+    pace = Pace(0.5)
+    pace.give_up()
+    blocks = iter([memoryview(mmap.mmap(-1, files.BLOCK))])
+    with pytest.raises(GivenUpError):
+        files.write_blocks(tmp_path / "file", files.BLOCK, blocks, pace=pace)
+    assert (tmp_path / "file").stat().st_size == 0
+
+
+def test_rests_are_for_the_time_on_the_processor() -> None:
+    """Work at a third of the time rests twice as long as it has burnt; who only waited need not rest, and is told so."""
+    pace = Pace(1 / 3)
+    with pace.working():
+        burnt_until = time.thread_time() + 0.02
+        while time.thread_time() < burnt_until:
+            pass
+    assert pace.rested_s >= 0.04
+    rested_s = pace.rested_s
+    with pace.hurried(), pace.working():
+        assert sums.of_chunk(b"ab", pace) == sums.of_chunk(b"ab")
+    assert pace.rested_s == rested_s
+
+
+def test_an_image_is_sealed_by_who_writes_it(shm: Path, tmp_path: Path) -> None:
+    """Its checksums are computed once, on the way to disk; one that was not written to its end is sealed after all."""
+    memory = memory_of(shm)
+    saver = Saver(tmp_path, memory, share=1e-6)
+    memory.stage(1, big(1), {})
+    assert saver.start(1)
+    saver.wait()
+    written = memory.pin(1)
+    assert image.read_seal(written.view, written.header) is not None
+    memory.release(written)
+    memory.stage(2, big(2), {})
+    claimed = memory.pin(2, seals=True)
+    memory.settle()
+    memory.release(claimed)
+    memory.settle()
+    assert image.read_seal(claimed.view, claimed.header) is not None
     saver.close()
 
 

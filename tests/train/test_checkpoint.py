@@ -209,6 +209,22 @@ def test_damage_is_found_where_it_is(tmp_path: Path) -> None:
         checkpoint.load(folders[0])
 
 
+def test_what_is_there_is_filled(tmp_path: Path) -> None:
+    """Tensors of the right place, dtype and shape get the values and come back; others stay as they are."""
+    state, own = big(), {"mine": torch.arange(7.0)}
+    folder = checkpoint.save(tmp_path, 1, state, own)
+    fitting = torch.nn.Parameter(torch.zeros_like(next(iter(state.values()))))
+    name = next(iter(state))
+    present = dict.fromkeys(state, torch.zeros(3, dtype=torch.int8)) | {name: fitting}
+    mine = torch.zeros(7, dtype=torch.float64)
+    loaded = checkpoint.load(folder, into=(present, {"mine": mine}))
+    assert same(loaded.shared, state)
+    assert same(loaded.own, own)
+    assert loaded.shared[name].data_ptr() == fitting.data_ptr()
+    assert torch.equal(fitting, state[name])
+    assert not mine.any()
+
+
 def test_workers_with_other_tensors_are_told(tmp_path: Path) -> None:
     """When the shared state is not alike in form, nothing is committed and the rank is named."""
 
