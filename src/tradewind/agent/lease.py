@@ -18,13 +18,13 @@ class Lease:
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
         self._longest_s = self._before_s = 0.0
-        self._windows = 0
+        self._is_known = False
         self._until: float | None = None
 
     @property
     def seconds(self) -> float:
         """How long it may be silent."""
-        if self._windows == 0:
+        if not self._is_known:
             return LONGEST_S
         longest_s = max(self._longest_s, self._before_s)
         return min(LONGEST_S, max(self._least_s, _TIMES * longest_s))
@@ -38,7 +38,7 @@ class Lease:
         self._longest_s = max(self._longest_s, silent_s)
         if self._until is not None and now >= self._until:
             self._before_s, self._longest_s = self._longest_s, 0.0
-            self._windows += 1
+            self._is_known = True
             self._until = now + _WINDOW_S
 
     def was_too_short(self) -> None:

@@ -30,7 +30,7 @@ from tradewind.names import ExitCode
 _COALESCE_S = 0.02
 """After a journal was written, further writes are gathered this long."""
 _RETRY_S = 0.2
-_BEAT_S = 0.08
+_BEAT_S = 0.05
 """How often it says that it is there."""
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from tradewind import names
 from tradewind.errors import TradewindError
-from tradewind.launch.plan import Plan, survey
-from tradewind.launch.snapshot import checkout, snapshot
+from tradewind.launch.plan import Plan
+from tradewind.launch.snapshot import checkout, snapshot_of
 from tradewind.spec import RunSpec, to_dict
 
 if TYPE_CHECKING:
@@ -27,12 +27,8 @@ def submit(spec: RunSpec, store: "Store", blobs: "Blobs | None" = None, cwd: Pat
 
     Raises SpecError when the script is not there.
     """
-    from tradewind.store import home, open_blobs
-
     created_s = time.time()
-    worked_out, files = survey(spec, cwd)
-    blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
+    worked_out, digest, blobs = snapshot_of(spec, blobs, cwd)
     stored = as_stored(msgspec.structs.replace(spec, hosts=1, min_hosts=0), worked_out)
     return create(worked_out.name, stored, digest, store, blobs, created_s)
 

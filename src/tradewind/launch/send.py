@@ -14,8 +14,7 @@ import msgspec
 from tradewind.errors import TradewindError
 from tradewind.launch.local import as_stored
 from tradewind.launch.place import FIELD, AnyPlace
-from tradewind.launch.plan import survey
-from tradewind.launch.snapshot import snapshot
+from tradewind.launch.snapshot import snapshot_of
 from tradewind.names import ExitCode
 from tradewind.spec import RunSpec
 
@@ -44,11 +43,7 @@ class Submission(NamedTuple):
 
 def first(spec: RunSpec, on: str, blobs: "Blobs | None" = None, cwd: Path | None = None) -> Submission:
     """A new run, of the code as it is now; raises SpecError for what is wrong in the spec."""
-    from tradewind.store import home, open_blobs
-
-    worked_out, files = survey(spec, cwd, elsewhere=True)
-    blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
+    worked_out, digest, blobs = snapshot_of(spec, blobs, cwd, elsewhere=True)
     return Submission(worked_out.name, as_stored(spec, worked_out), digest, on, blobs)
 
 

@@ -23,9 +23,8 @@ from tradewind import names
 from tradewind.errors import ClusterError, MissingExtraError, SpecError
 from tradewind.launch.kubernetes import unpack
 from tradewind.launch.local import as_stored
-from tradewind.launch.plan import survey
 from tradewind.launch.ray.package import parcel
-from tradewind.launch.snapshot import snapshot
+from tradewind.launch.snapshot import snapshot_of
 from tradewind.names import ExitCode
 from tradewind.spec import Placement, RunSpec, Spec, load_yaml
 from tradewind.spec.placement import over
@@ -81,12 +80,10 @@ def load_sky_context(on: str) -> SkyContext:
 
 def rendered(spec: RunSpec, on: str, blobs: "Blobs | None" = None, cwd: Path | None = None) -> dict[str, Any]:
     """The task of a run, its parcel written below Tradewind's home; the same input gives the same task."""
-    from tradewind.store import home, open_blobs
+    from tradewind.store import home
 
     context = load_sky_context(on)
-    worked_out, files = survey(spec, cwd, elsewhere=True)
-    blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
+    worked_out, digest, blobs = snapshot_of(spec, blobs, cwd, elsewhere=True)
     stored = {key: value for key, value in as_stored(spec, worked_out).items() if key != "root"}
     run_id = hashlib.sha256(
         msgspec.json.encode([stored, digest, context], order="deterministic")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tradewind.launch.file import File
 from tradewind.launch.files import list_files
+from tradewind.launch.plan import Plan, survey
 from tradewind.launch.recall import Memory, Part, Stored, known_digests, known_parts, load, memory_file, save
 from tradewind.launch.tree import Entry, Tree, check_paths, cut, encode_part, encode_root, read_tree
+from tradewind.spec import RunSpec
 from tradewind.store.blobs import digest_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,20 @@ def snapshot(
     if path and (parts != memory.parts or digests != known):
         save(path, found, digests, parts, seen_ns)
     return blobs.put(encode_root(part.digest for part in parts))
+
+
+def snapshot_of(
+    spec: RunSpec, blobs: "Blobs | None" = None, cwd: Path | None = None, *, elsewhere: bool = False
+) -> tuple[Plan, str, "Blobs"]:
+    """What a spec comes to, the digest of its code's snapshot, and where that is: in `blobs`, or Tradewind's own.
+
+    Raises SpecError for what is wrong in the spec; `elsewhere` as for `plan`.
+    """
+    from tradewind.store import home, open_blobs
+
+    worked_out, files = survey(spec, cwd, elsewhere=elsewhere)
+    blobs = blobs or open_blobs()
+    return worked_out, snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files), blobs
 
 
 def alongside(function: Callable[..., T], *args: object) -> Callable[[], T]:

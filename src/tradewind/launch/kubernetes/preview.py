@@ -22,8 +22,8 @@ from tradewind.launch.kubernetes.request import (
 )
 from tradewind.launch.kubernetes.targets import render
 from tradewind.launch.local import as_stored
-from tradewind.launch.plan import Plan, plan, survey
-from tradewind.launch.snapshot import snapshot
+from tradewind.launch.plan import Plan, plan
+from tradewind.launch.snapshot import snapshot_of
 from tradewind.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -128,12 +128,8 @@ def rendered(
     spec: RunSpec, target: str, on: str, blobs: "Blobs | None" = None, cwd: Path | None = None
 ) -> list[Manifest]:
     """The objects of a run for GitOps, code included; the same input gives the same objects."""
-    from tradewind.store import home, open_blobs
-
     context = load_context(on)
-    worked_out, files = survey(spec, cwd, elsewhere=True)
-    blobs = blobs or open_blobs()
-    digest = snapshot(Path(worked_out.root), blobs, home() / "cache" / "snapshot", files)
+    worked_out, digest, blobs = snapshot_of(spec, blobs, cwd, elsewhere=True)
     code = pack(digest, blobs)
     first = request_of(spec, worked_out, code, context, run="0" * 12)
     told = msgspec.json.encode([target, first.stored, digest, context], order="deterministic")
