@@ -31,10 +31,10 @@ def observe(model: Any, ledger: Ledger) -> None:
     lay_out_buckets(model)
     if isinstance(model, DistributedDataParallel):
         marks = _Marks(ledger)
-        if model.find_unused_parameters:
+        if model.find_unused_parameters or model.static_graph:
             model.register_forward_hook(marks.forward)
         else:
-            # All have gradients in every backward, and one hook on one of them costs a step a tenth of one on the model.
+            # Each has a gradient in every backward, and one hook on one of them costs a step a tenth of one on the model.
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             trained[-1].register_hook(marks.backward)  # type: ignore[no-untyped-call]
 

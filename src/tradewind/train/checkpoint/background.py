@@ -137,12 +137,10 @@ class Saver:
             self.skipped += 1
 
     def _drain(self) -> None:
-        with self._state:
+        with self._state, self._pace.hurried():
             self._draining += 1
-            self._pace.hurry.set()
             self._state.notify_all()
             self._state.wait_for(lambda: not self._draining or self._ended)
-            self._pace.hurry.clear()
 
     def _run(self) -> None:
         try:

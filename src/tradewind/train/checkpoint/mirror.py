@@ -184,10 +184,9 @@ class Mirror:
 
     def finish(self) -> int:
         """Wait until what is being sent is there, or is not; the state then."""
-        self._pace.hurry.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._pace.hurry.clear()
+        with self._pace.hurried():
+            if self._thread is not None:
+                self._thread.join()
         return self._state
 
     def start(self, step: int | None, failed: bool) -> None:

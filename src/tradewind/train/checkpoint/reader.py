@@ -187,10 +187,9 @@ class Files:
     def ask(self, want: Wanted, found: list[tuple[str, Located]], present: Tensors) -> torch.Tensor:
         """A tensor that `fetch` will fill with the wanted rows: one that is present, where it fits."""
         there = present.get(want.name)
-        fits = (
-            there is not None and want.rest is None and (there.dtype, there.shape) == (want.dtype, want.shape)
-        )
-        local = there if there is not None and fits else torch.empty(want.shape, dtype=want.dtype)
+        if there is None or want.rest is not None or (there.dtype, there.shape) != (want.dtype, want.shape):
+            there = torch.empty(want.shape, dtype=want.dtype)
+        local = there
         by_piece = {it.piece: (name, it.offset) for name, it in found}
         row = local.nbytes // local.shape[0] if local.ndim and local.shape[0] else local.nbytes
         for piece, first, stop in cover(want, by_piece):
