@@ -68,8 +68,7 @@ class Keeper:
         started = time.monotonic()
         mesh = mesh_of(self._parts.values())
         fetched = self._heal()
-        present = {name: part.state_dict() for name, part in self._parts.items()}
-        found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh, present)
+        found = newest_whole(self._disk.root, self._peers, self._journal, self.memory, mesh, self._shared)
         if found is None:
             return 0
         self._check_parts(found)
@@ -247,9 +246,11 @@ class Keeper:
         self._disk.close()
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        shared = {name: part.state_dict() for name, part in self._parts.items()}
         cursor = self._data.state_dict() if hasattr(self._data, "state_dict") else None
-        return shared, {"random": random_state(), "data": cursor, "stopped": self.stopped}
+        return self._shared(), {"random": random_state(), "data": cursor, "stopped": self.stopped}
+
+    def _shared(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def close(self) -> None:
         """Let go of the threads that write and send, then of memory's images, which stay; asks no peer."""

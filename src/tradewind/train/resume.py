@@ -1,6 +1,6 @@
 """Choose the state to go on from: the newest that every worker finds whole, in memory or on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ def newest_whole(
     journal: Journal,
     memory: Memory | None = None,
     mesh: Any = None,
-    present: Mapping[str, Any] | None = None,
+    present: Callable[[], Mapping[str, Any]] = dict,
 ) -> Found | None:
     """The newest state that loads on every worker, or None when there is none at all.
 
     What is cut over the workers comes cut for the present ones: DTensors on `mesh`, whole without one. What comes from
-    disk is put into the tensors of the `present` shared state where it fits.
+    disk is put into the tensors of the shared state that is `present` where it fits; it is asked for only then.
 
     Raises an IntegrityError when there are checkpoints on disk and nothing is whole: starting from
     nothing would throw away what a person may still be able to save.
@@ -47,7 +47,7 @@ def newest_whole(
     damages = []
     for step, tier in _candidates(root, peers, memory):
         place = folder_of(root, step) if tier == "disk" or memory is None else memory.folder
-        loaded, why = _try_load(place, step, peers, memory if tier == "memory" else None, mesh, present or {})
+        loaded, why = _try_load(place, step, peers, memory if tier == "memory" else None, mesh, present)
         reasons = [reason for reason in peers.gather(why) if reason]
         if loaded is not None and not reasons:
             return Found(tier=tier, place=place, loaded=loaded)
@@ -76,13 +76,18 @@ def _candidates(root: Path, peers: Peers, memory: Memory | None) -> list[tuple[i
 
 
 def _try_load(
-    place: Path, step: int, peers: Peers, memory: Memory | None, mesh: Any, present: Mapping[str, Any]
+    place: Path,
+    step: int,
+    peers: Peers,
+    memory: Memory | None,
+    mesh: Any,
+    present: Callable[[], Mapping[str, Any]],
 ) -> tuple[Loaded | None, str | None]:
     try:
         if memory is not None:
             return memory.load(step, mesh=mesh), None
         loaded = checkpoint.load(
-            place, peers.rank, world=peers.world, mesh=mesh, check="together", into=(present, {})
+            place, peers.rank, world=peers.world, mesh=mesh, check="together", into=(present(), {})
         )
         return loaded, None
     except IntegrityError as error:
