@@ -92,11 +92,11 @@ class Fleet:
         """The shared memory of a host's workers."""
         return Path(f"/dev/shm/tradewind-{os.getuid()}/{self.run}-{index}")
 
-    def wait_for_copy(self) -> int:
-        """The newest step of host 1's that host 0 holds, once it holds one and all workers WAIT."""
-        self.wait_for("step", 2)
+    def wait_for_copy(self, holder: int = 0) -> int:
+        """The newest step of the host before it that a host holds, once it holds one and all workers WAIT."""
+        self.wait_for("step", len(self.agents))
         copies: list[Path] = []
-        found = self.memory(0) / "mirror"
+        found = self.memory(holder) / "mirror"
         training.wait_until(
             lambda: copies.extend(found.glob("local0-*.image")) or copies, lambda: f"no copy\n{self.said()}"
         )

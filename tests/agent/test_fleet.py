@@ -108,6 +108,31 @@ def test_a_lost_hosts_state_comes_from_the_next_hosts_memory(fleet: Start, calm:
     assert {event.data["step"] >= copied for event in found.of("resume")} == {True}
 
 
+def test_with_fewer_hosts_a_run_goes_on_from_memory(tmp_path: Path) -> None:
+    """Of three hosts the middle one is lost, with nothing on disk: the third takes its rank, and has what it had."""
+    with network(3) as built:
+        running = Fleet(tmp_path / "fleet", built, min_hosts=2, PLAN="WAIT=20")
+        try:
+            running.start_all()
+            copied = running.wait_for_copy(holder=2)
+            running.kill(1)
+            running.forget(1)
+            del running.agents[1]
+            running.wait_for("attempt_started", 2)
+            training.go_on(running.folder)
+            found = running.finish()
+        finally:
+            running.close()
+    assert found.code == 0, found.output
+    assert [event.data["workers"] for event in found.of("attempt_started")] == [3, 2]
+    assert {(event.rank, event.data["tier"]) for event in found.of("resume")} == {
+        (0, "memory"),
+        (1, "memory"),
+    }
+    assert all(event.data["step"] >= copied for event in found.of("resume"))
+    check_exactly_once(found)
+
+
 def test_the_first_host_may_be_lost_too(fleet: Start, calm: Finished) -> None:
     """When the leader dies the other host keeps its worker, and follows the leader that comes in its place."""
     running = fleet(PLAN="WAIT=20", EVERY="4")

@@ -12,10 +12,11 @@ import torch
 from tests.train import states, workers
 from tests.train.test_resume import journal
 from tradewind import names
-from tradewind.errors import SpecError
+from tradewind.errors import IntegrityError, SpecError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory, wire
+from tradewind.train.checkpoint import Memory, Rows, copies, wire
 from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring, held
+from tradewind.train.checkpoint.rows import share_of
 from tradewind.train.distributed import Peers
 from tradewind.train.heal import mirror_of_environment
 
@@ -29,23 +30,38 @@ def settled(mirror: Mirror) -> int:
 
 
 class Hosts:
-    """Two hosts of one worker each, in folders of their own."""
+    """Hosts of one worker each, in folders of their own."""
 
-    def __init__(self, shm: Path) -> None:
-        self.folders = [shm / "host0", shm / "host1"]
-        addresses = tuple(f"127.0.0.1:{workers.free_port()}" for _ in range(2))
-        self.rings = [Ring(addresses=addresses, own=host, secret="s") for host in range(2)]
-        self.memories = [self.memory(host) for host in range(2)]
+    def __init__(self, shm: Path, count: int = 2) -> None:
+        self.folders = [shm / f"host{host}" for host in range(count)]
+        addresses = tuple(f"127.0.0.1:{workers.free_port()}" for _ in range(count))
+        self.rings = [Ring(addresses=addresses, own=host, secret="s") for host in range(count)]
+        self.memories = [self.memory(host) for host in range(count)]
         self.mirrors = [Mirror(memory, ring) for memory, ring in zip(self.memories, self.rings, strict=True)]
 
     def memory(self, host: int) -> Memory:
         """The memory of a host's worker."""
-        return Memory(self.folders[host], rank=host, world=2, local_rank=0, local_world=1)
+        return Memory(self.folders[host], rank=host, world=len(self.folders), local_rank=0, local_world=1)
 
-    def stage(self, step: int, failed: bool | None = None) -> list[int]:
-        """Stage a step on both, and send it unless `failed` is None; what became of it."""
+    def without(self, lost: int) -> list[Memory]:
+        """The memories of workers that go on where one host was lost."""
+        self.close()
+        shutil.rmtree(self.folders[lost])
+        left = [folder for folder in self.folders if folder.exists()]
+        self.memories = [
+            Memory(folder, rank=rank, world=len(left), local_rank=0, local_world=1, generation=1)
+            for rank, folder in enumerate(left)
+        ]
+        self.mirrors = []
+        return self.memories
+
+    def stage(self, step: int, failed: bool | None = None, *, cut: bool = False) -> list[int]:
+        """Stage a step on all, `cut` over them or alike, and send it unless `failed` is None; what became of it."""
+        table = torch.full((600, 1000), float(step)) + torch.arange(600.0)[:, None] * cut
         for host, memory in enumerate(self.memories):
-            memory.stage(step, {"table": torch.full((600, 1000), float(step))}, states.own(host))
+            start, stop = share_of(600, host, len(self.folders))
+            rows = Rows(table[start:stop], start, 600) if cut else table
+            memory.stage(step, {"table": rows}, states.own(host))
         if failed is not None:
             for mirror in self.mirrors:
                 mirror.start(step, failed)
@@ -53,9 +69,8 @@ class Hosts:
 
     def close(self) -> None:
         """End all threads."""
-        for mirror, memory in zip(self.mirrors, self.memories, strict=True):
-            mirror.close()
-            memory.close()
+        for one in (*self.mirrors, *self.memories):
+            one.close()
 
 
 @pytest.fixture
@@ -64,6 +79,19 @@ def hosts(shm: Path) -> Iterator[Hosts]:
     made = Hosts(shm)
     yield made
     made.close()
+    check_no_threads()
+
+
+@pytest.fixture
+def three(shm: Path) -> Iterator[Hosts]:
+    """Three."""
+    made = Hosts(shm, 3)
+    yield made
+    made.close()
+    check_no_threads()
+
+
+def check_no_threads() -> None:
     assert not [t.name for t in threading.enumerate() if t.name in ("tradewind-mirror", "tradewind-send")]
 
 
@@ -99,6 +127,50 @@ def test_the_newest_whole_step_stays_on_both_sides(hosts: Hosts) -> None:
         assert set(held(folder)) == {(7, 0), (8, 0)}
         assert len(list((folder / "mirror").iterdir())) == 2
         assert {7, 8} <= set(memory.steps())
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_where_one_host_is_lost_the_others_go_on_from_memory(three: Hosts, lost: int) -> None:
+    """Ranks move up by one behind the lost host, whose next one holds just what its own rank had before."""
+    three.stage(6, failed=False)
+    three.stage(7, failed=False)
+    for rank, memory in enumerate(three.without(lost)):
+        assert memory.steps()[-1] == 7
+        loaded = memory.load(7)
+        memory.check()
+        assert (loaded.own["rank"], loaded.world) == (rank, 3)
+        assert float(loaded.shared["table"].unique()) == 7
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_of_two_hosts_the_one_that_is_left_has_all(hosts: Hosts, lost: int) -> None:
+    """A table of which each had half is whole again, and what was sent before the newest step serves if that was not."""
+    hosts.stage(7, failed=False, cut=True)
+    hosts.stage(8, cut=True)
+    (memory,) = hosts.without(lost)
+    assert memory.steps() == [7, 8]
+    with pytest.raises(IntegrityError):
+        memory.load(8)
+    loaded = memory.load(7)
+    assert loaded.own["rank"] == 0
+    assert (loaded.shared["table"].start, loaded.shared["table"].total) == (0, 600)
+    assert torch.equal(loaded.shared["table"].local[:, 0], torch.arange(600.0) + 7)
+
+
+def test_rows_on_a_third_host_are_missed(three: Hosts) -> None:
+    """Of a table cut over three hosts the two that are left have all, but one lacks rows that only the other has."""
+    three.stage(7, failed=False, cut=True)
+    first, second = three.without(1)
+    with pytest.raises(IntegrityError, match="rows 200 to 300 of table are not here"):
+        first.load(7)
+    assert float(second.load(7).shared["table"].local[0, 0]) == 307
+
+
+def test_copies_do_not_serve_the_world_that_made_them(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many workers as before find all they need in their own images, and read nothing else."""
+    hosts.stage(7, failed=False)
+    monkeypatch.setattr(copies, "held", lambda folder: pytest.fail(f"{folder} was asked for copies"))
+    assert hosts.memories[1].load(7).own["rank"] == 1
 
 
 def test_what_one_host_missed_does_not_replace_what_all_have(hosts: Hosts) -> None:

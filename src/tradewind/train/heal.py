@@ -12,7 +12,8 @@ from tradewind import names
 from tradewind.errors import SpecError, TradewindError
 from tradewind.train import checkpoint
 from tradewind.train.checkpoint import Memory
-from tradewind.train.checkpoint.mirror import Mirror, Ring, Version, held
+from tradewind.train.checkpoint.copies import Version
+from tradewind.train.checkpoint.mirror import Mirror, Ring, held
 from tradewind.train.distributed import Peers
 
 

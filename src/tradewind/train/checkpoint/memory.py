@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tradewind.errors import IntegrityError, TradewindError
-from tradewind.train.checkpoint import image, sums
+from tradewind.train.checkpoint import copies, image, sums
 from tradewind.train.checkpoint.copying import copy_all, threads_for
 from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.loaded import Loaded
@@ -224,22 +224,18 @@ class Memory:
         """Steps that can be loaded: this host has a valid image of each of its workers. Oldest first."""
         return sorted(self._sets())
 
-    def _sets(self) -> dict[int, list[tuple[Path, image.Header]]]:
-        groups: dict[image.Header, dict[int, tuple[Path, image.Header]]] = {}
-        for path in self.folder.glob(f"local*{image.SUFFIX}"):
-            header = image.peek(path)
-            if header is not None:
-                groups.setdefault(header.common(), {})[header.local_rank] = (path, header)
-        found = {}
+    def _sets(self) -> dict[int, copies.Set]:
         # Of two sets of a step the later generation's counts.
-        for common in sorted(groups, key=lambda common: common.generation):
-            members = groups[common]
-            if len(members) == common.local_world:
-                found[common.step] = [members[local_rank] for local_rank in sorted(members)]
-        return found
+        found = sorted(
+            copies.whole(self.folder.glob(f"local*{image.SUFFIX}")), key=lambda one: one[0][1].generation
+        )
+        return {one[0][1].step: one for one in found}
 
     def load(self, step: int, *, mesh: Any = None) -> Loaded:
         """The state of a step, for this worker, whatever number of workers staged it.
+
+        Where that number was another one, the copies of the host before this one serve too: after the loss of one
+        host of several every worker finds here what its rank had, and of two hosts the one that is left has all.
 
         Its tensors lie in the images themselves and nothing is copied. They are this process's own to
         read and change; but they keep the image's memory while they live, so copy what is to live long.
@@ -252,6 +248,13 @@ class Memory:
         images = self._sets().get(step)
         if images is None:
             raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
+        common = images[0][1].common()
+        if common.world != self.worker.world:
+            # Ranks have moved, and what is cut over the workers is cut anew.
+            images = [
+                *images,
+                *(one for copy in copies.held(self.folder) if copy[0][1].common() == common for one in copy),
+            ]
         loaded, self._checking = restore(images, self.worker, mesh)
         if sum(size for _, header in images for _, _, size in header.files) <= _SEALED_AT_ONCE:
             self.check()

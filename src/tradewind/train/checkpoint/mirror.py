@@ -6,7 +6,6 @@ back. Every worker sends its own from a thread, at most one at a time, all worke
 
 import contextlib
 import hmac
-import re
 import socket
 import threading
 from dataclasses import dataclass
@@ -14,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tradewind.errors import TradewindError
-from tradewind.train.checkpoint import image, wire
+from tradewind.train.checkpoint import copies, image, wire
+from tradewind.train.checkpoint.copies import Version
 from tradewind.train.checkpoint.memory import Memory, Staged
 from tradewind.train.checkpoint.pace import Pace
 
-FOLDER = "mirror"
 IDLE, FAILED, SENDING = range(3)
 """What a worker says of its last image: it is there, it is not, it is on its way."""
-_NAME = re.compile(rf"local(\d+)-(\d+)-(\d+)\{image.SUFFIX}")
-Version = tuple[int, int]
-"""Step and generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +37,10 @@ class Ring:
         return self.addresses[(self.own + 1) % len(self.addresses)]
 
 
-def _path(folder: Path, local_rank: int, version: Version) -> Path:
-    step, generation = version
-    return folder / FOLDER / f"local{local_rank}-{generation}-{step}{image.SUFFIX}"
-
-
 def held(folder: Path) -> dict[Version, list[int]]:
     """The versions that a host holds whole for the host before it, and whose ranks they are."""
-    found: dict[Version, dict[int, image.Header]] = {}
-    for path in (folder / FOLDER).glob(f"*{image.SUFFIX}"):
-        header = image.peek(path)
-        if header is not None:
-            found.setdefault((header.step, header.generation), {})[header.local_rank] = header
-    return {
-        version: [member.rank for _, member in sorted(members.items())]
-        for version, members in found.items()
-        if len(members) == next(iter(members.values())).local_world
-    }
+    sets = copies.held(folder)
+    return {(one[0][1].step, one[0][1].generation): [header.rank for _, header in one] for one in sets}
 
 
 def _agree(answer: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +55,8 @@ class Server:
     def __init__(self, folder: Path, ring: Ring) -> None:
         self._folder = folder
         self._secret = ring.secret
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in (folder / FOLDER).glob("*.new"):
+        (folder / copies.FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in (folder / copies.FOLDER).glob("*.new"):
             left.unlink(missing_ok=True)
         self._socket = wire.listen(ring.addresses[ring.own])
         self._open: set[socket.socket] = set()
@@ -109,8 +92,9 @@ class Server:
 
     def _take(self, connection: socket.socket, asked: dict[str, Any]) -> None:
         local_rank, version = int(asked["local_rank"]), (int(asked["step"]), int(asked["generation"]))
-        self._drop(local_rank, [(int(step), int(generation)) for step, generation in asked["keep"]])
-        path = _path(self._folder, local_rank, version)
+        keep = [(int(step), int(generation)) for step, generation in asked["keep"]]
+        copies.drop(self._folder, local_rank, keep)
+        path = copies.path_of(self._folder, local_rank, version)
         try:
             # Nothing is sent in vain, and an answer to something that was not read would get lost.
             wire.receive(connection, int(asked["size"]), path, begin=lambda: wire.say(connection, why=None))
@@ -119,14 +103,8 @@ class Server:
         else:
             wire.say(connection, why=None)
 
-    def _drop(self, local_rank: int, keep: list[Version]) -> None:
-        for path in (self._folder / FOLDER).glob(f"local{local_rank}-*{image.SUFFIX}"):
-            match = _NAME.fullmatch(path.name)
-            if match is None or (int(match[3]), int(match[2])) not in keep:
-                path.unlink(missing_ok=True)
-
     def _give(self, connection: socket.socket, local_rank: int, version: Version) -> None:
-        path = _path(self._folder, local_rank, version)
+        path = copies.path_of(self._folder, local_rank, version)
         header = image.peek(path)
         if header is None:
             wire.say(connection, why=f"{path} is not here")
