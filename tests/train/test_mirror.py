@@ -1,5 +1,6 @@
 """A host's state in another host's memory: what is taken, what is kept, and what is brought back."""
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from tests.train.test_resume import journal
 from tradewind import names
 from tradewind.errors import IntegrityError, SpecError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory, Rows, copies, wire
-from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring, held
+from tradewind.train.checkpoint import Memory, Rows, copies, image, wire
+from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring
 from tradewind.train.checkpoint.rows import share_of
 from tradewind.train.distributed import Peers
-from tradewind.train.heal import mirror_of_environment
+from tradewind.train.heal import heal, mirror_of_environment
 
 
 def settled(mirror: Mirror) -> int:
@@ -29,15 +30,19 @@ def settled(mirror: Mirror) -> int:
     return mirror.state
 
 
+def held(folder: Path) -> dict[tuple[int, int], list[int]]:
+    """Steps and generations that a host holds whole for the host before it, and whose ranks they are."""
+    found = [(copies.of(one[0][1]), [header.rank for _, header in one]) for one in copies.held(folder)]
+    return {(what.step, what.generation): ranks for what, ranks in found}
+
+
 class Hosts:
     """Hosts of one worker each, in folders of their own."""
 
     def __init__(self, shm: Path, count: int = 2) -> None:
         self.folders = [shm / f"host{host}" for host in range(count)]
-        addresses = tuple(f"127.0.0.1:{workers.free_port()}" for _ in range(count))
-        self.rings = [Ring(addresses=addresses, own=host, secret="s") for host in range(count)]
         self.memories = [self.memory(host) for host in range(count)]
-        self.mirrors = [Mirror(memory, ring) for memory, ring in zip(self.memories, self.rings, strict=True)]
+        self.connect()
 
     def memory(self, host: int) -> Memory:
         """The memory of a host's worker."""
@@ -54,6 +59,14 @@ class Hosts:
         ]
         self.mirrors = []
         return self.memories
+
+    def connect(self) -> None:
+        """Have those that are left send to each other."""
+        addresses = tuple(f"127.0.0.1:{workers.free_port()}" for _ in self.memories)
+        self.mirrors = [
+            Mirror(memory, Ring(addresses=addresses, own=host, secret="s"))
+            for host, memory in enumerate(self.memories)
+        ]
 
     def stage(self, step: int, failed: bool | None = None, *, cut: bool = False) -> list[int]:
         """Stage a step on all, `cut` over them or alike, and send it unless `failed` is None; what became of it."""
@@ -99,18 +112,19 @@ def test_a_lost_image_comes_back_bit_for_bit(hosts: Hosts) -> None:
     """What host 1 staged is held by host 0, and a new host 1 gets it back and loads it."""
     assert hosts.stage(7, failed=False) == [IDLE, IDLE]
     assert [held(folder) for folder in hosts.folders] == [{(7, 0): [1]}, {(7, 0): [0]}]
+    (what,) = [copies.of(one[0][1]) for one in copies.own(hosts.folders[1])]
     shutil.rmtree(hosts.folders[1])
     fresh = hosts.memory(1)
     assert fresh.steps() == []
     lost, hosts.memories[1] = hosts.memories[1], fresh
     hosts.mirrors[1].close()
     lost.close()
-    hosts.mirrors[1] = Mirror(fresh, hosts.rings[1])
-    hosts.mirrors[1].fetch((7, 0))
+    hosts.mirrors[1] = Mirror(fresh, hosts.mirrors[1].ring)
+    hosts.mirrors[1].fetch(what)
     loaded = fresh.load(7)
     assert float(loaded.shared["table"].unique()) == 7
     assert loaded.own["rank"] == 1
-    assert hosts.memories[0].versions() == {(7, 0): [0]}
+    assert copies.ranks(hosts.folders[0], what) == {0, 1}
 
 
 def test_the_newest_whole_step_stays_on_both_sides(hosts: Hosts) -> None:
@@ -157,13 +171,65 @@ def test_of_two_hosts_the_one_that_is_left_has_all(hosts: Hosts, lost: int) -> N
     assert torch.equal(loaded.shared["table"].local[:, 0], torch.arange(600.0) + 7)
 
 
-def test_rows_on_a_third_host_are_missed(three: Hosts) -> None:
-    """Of a table cut over three hosts the two that are left have all, but one lacks rows that only the other has."""
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_rows_that_only_another_host_has_are_borrowed(three: Hosts, tmp_path: Path, lost: int) -> None:
+    """Of a table cut over three hosts the two that are left have all between them, and each gets what it lacks."""
     three.stage(7, failed=False, cut=True)
-    first, second = three.without(1)
+    memories = three.without(lost)
+    three.connect()
+    got = states.on_all(
+        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
+    )
+    assert {why for _, why in got} == {None}
+    # Behind the lost host rows are among the copies; before it they were the next rank's.
+    assert [step for step, _ in got] == {0: [None, None], 1: [7, None], 2: [7, 7]}[lost]
+    for rank, memory in enumerate(memories):
+        loaded = memory.load(7)
+        memory.check()
+        assert (loaded.own["rank"], loaded.shared["table"].start) == (rank, 300 * rank)
+        assert torch.equal(loaded.shared["table"].local[:, 0], torch.arange(300.0) + 300 * rank + 7)
+        memory.stage(8, {"table": loaded.shared["table"]}, loaded.own)
+        assert not list(memory.folder.glob("borrowed*"))
+
+
+def test_without_what_was_lost_nothing_is_borrowed(three: Hosts, tmp_path: Path) -> None:
+    """Where rows are nowhere any more, that is no error: the run goes on from disk."""
+    three.stage(7, cut=True)
+    memories = three.without(1)
+    three.connect()
+    got = states.on_all(
+        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
+    )
+    assert got == [(None, None), (None, None)]
     with pytest.raises(IntegrityError, match="rows 200 to 300 of table are not here"):
-        first.load(7)
-    assert float(second.load(7).shared["table"].local[0, 0]) == 307
+        memories[0].load(7)
+
+
+def test_nothing_is_borrowed_that_the_disk_has(three: Hosts, tmp_path: Path) -> None:
+    """A checkpoint of the same step is read instead."""
+    three.stage(7, failed=False, cut=True)
+    memories = three.without(1)
+    three.connect()
+    states.save(tmp_path, 7)
+    got = states.on_all(
+        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
+    )
+    assert got == [(None, None), (None, None)]
+
+
+def test_an_image_that_is_given_is_not_written_to(hosts: Hosts) -> None:
+    """While one is being read by another host, what is staged goes elsewhere."""
+    hosts.stage(1)
+    (((path, _),),) = copies.own(hosts.folders[0])
+    with image.kept(path) as (header, view):
+        files = view[min(at for _, at, _ in header.files) :]  # Its seal comes when it comes.
+        before = hashlib.sha256(files).digest()
+        for step in range(2, 6):
+            hosts.stage(step)
+        assert hashlib.sha256(files).digest() == before
+        assert header.step == 1
+    with pytest.raises(IntegrityError, match="cannot be read"), image.kept(path.with_suffix(".gone")):
+        pass
 
 
 def test_copies_do_not_serve_the_world_that_made_them(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +257,10 @@ def test_strangers_are_refused(hosts: Hosts) -> None:
     hosts.stage(1, failed=False)
     image = {"local_rank": 0, "step": 1, "generation": 0, "size": 4096, "keep": []}
     for do in ("take", "give"):
-        with wire.connect(hosts.rings[0].holder) as connection:
+        with wire.connect(hosts.mirrors[0].ring.holder) as connection:
             wire.say(connection, do=do, secret="other", **image)
             assert wire.hear(connection) == {"why": "it is of another attempt"}
-    with wire.connect(hosts.rings[0].holder) as connection:
+    with wire.connect(hosts.mirrors[0].ring.holder) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises(ConnectionError):
             wire.hear(connection)
@@ -289,3 +355,26 @@ def test_a_lost_host_is_replaced_from_the_next_ones_memory(tmp_path: Path, shm: 
     assert (tmp_path / "lost" / "final.safetensors").read_bytes() == (
         tmp_path / "calm" / "final.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_model_cut_over_three_hosts_goes_on_with_two(tmp_path: Path, shm: Path) -> None:
+    """With a third of it lost and nothing on disk, the two that are left have it from each other and lose one step."""
+
+    def addresses(count: int) -> str:
+        return ",".join(f"127.0.0.1:{workers.free_port()}" for _ in range(count))
+
+    first = workers.run(
+        tmp_path, 3, script=SCRIPT, SHM=str(shm), KILL="12", **{names.ENV_PEERS: addresses(3)}
+    )
+    assert first[1][0] == -9
+    shutil.rmtree(shm / "host1")
+    (shm / "host2").rename(shm / "host1")
+    again = workers.run(
+        tmp_path, 2, script=SCRIPT, SHM=str(shm), TRADEWIND_ATTEMPT="1", **{names.ENV_PEERS: addresses(2)}
+    )
+    assert [code for code, _ in again] == [0, 0], again
+    resumes = [e for rank in (0, 1) for e in journal(tmp_path, rank) if e["kind"] == "resume"]
+    assert [resume["tier"] for resume in resumes] == ["peer", "memory"]
+    assert resumes[0]["step"] == resumes[1]["step"] >= 11
+    assert checkpoint.steps(tmp_path / "checkpoints") == [24]

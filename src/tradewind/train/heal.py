@@ -11,9 +11,9 @@ from typing import Any
 from tradewind import names
 from tradewind.errors import SpecError, TradewindError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory
-from tradewind.train.checkpoint.copies import Version
-from tradewind.train.checkpoint.mirror import Mirror, Ring, held
+from tradewind.train.checkpoint import Memory, copies
+from tradewind.train.checkpoint.copies import Of
+from tradewind.train.checkpoint.mirror import Mirror, Ring
 from tradewind.train.distributed import Peers
 
 
@@ -50,68 +50,96 @@ def _ring(text: str, own: int, peers: Peers) -> Ring | None:
 class _Hosts:
     """What the hosts have in memory, of themselves and of each other."""
 
-    own: list[set[Version]]
-    """By host, what it has of itself, by the ranks that it has now."""
-    copies: list[set[Version]]
-    """By host, what the next one has of it."""
+    world: int
+    own: list[dict[Of, list[int]]]
+    """By host, what it has of itself, and the ranks that its workers had then."""
+    copies: list[dict[Of, list[int]]]
+    """By host, the same of what the next one has of it."""
+    ranks: list[list[int]]
+    """By host, the ranks that its workers have now."""
 
     @classmethod
-    def ask(cls, memory: Memory, mirror: Mirror, peers: Peers) -> "_Hosts":
+    def ask(cls, memory: Memory, ring: Ring, peers: Peers) -> "_Hosts":
         """Every worker asks, and gets the same answer."""
         offers = peers.gather(
-            {"host": mirror.ring.own, "own": _listed(memory.versions()), "held": _listed(held(memory.folder))}
+            (ring.own, _listed(copies.own(memory.folder)), _listed(copies.held(memory.folder)))
         )
-        count = len(mirror.ring.addresses)
-        ranks: list[list[int]] = [[] for _ in range(count)]
-        for rank, offer in enumerate(offers):
-            ranks[offer["host"]].append(rank)
-        own: list[set[Version]] = [set() for _ in range(count)]
-        copies: list[set[Version]] = [set() for _ in range(count)]
-        for offer in offers:
-            host, before = offer["host"], (offer["host"] - 1) % count
-            own[host] |= _of(offer["own"], ranks[host])
-            copies[before] |= _of(offer["held"], ranks[before])
-        return cls(own, copies)
+        hosts = range(len(ring.addresses))
+        found = cls(peers.world, [{} for _ in hosts], [{} for _ in hosts], [[] for _ in hosts])
+        for rank, (host, own, held) in enumerate(offers):
+            found.ranks[host].append(rank)
+            found.own[host].update({Of(*what): ranks for what, ranks in own})
+            found.copies[host - 1].update({Of(*what): ranks for what, ranks in held})
+        return found
 
-    def newest(self) -> Version | None:
-        """The newest version that every host has, or can get back."""
-        return _newest(have | copy for have, copy in zip(self.own, self.copies, strict=True))
+    def has(self, host: int) -> set[Of]:
+        """What a host has of the workers that it has now."""
+        return self._as_now(host, self.own)
 
-    def newest_twice(self) -> Version | None:
-        """The newest version that every host has, and could get back if it were lost."""
-        return _newest(have & copy for have, copy in zip(self.own, self.copies, strict=True))
+    def newest(self) -> Of | None:
+        """The newest of the workers that there are now that every host has, or can get back."""
+        return _newest(self.has(host) | self._as_now(host, self.copies) for host in self._hosts)
+
+    def newest_twice(self) -> Of | None:
+        """The newest that every host has, and could get back if it were lost."""
+        return _newest(self.has(host) & self._as_now(host, self.copies) for host in self._hosts)
+
+    def newest_of_others(self) -> Of | None:
+        """The newest of another number of workers that every host has a part of, and of which nothing is lost."""
+        parts = (what for what in set.intersection(*map(set, self.own)) if what.world != self.world)
+        return max((what for what in parts if len(self.owners(what)) == what.world), default=None)
+
+    def owners(self, what: Of) -> dict[int, int]:
+        """By rank, a host that has its image."""
+        copied = {
+            rank: (host + 1) % len(self.own)
+            for host in self._hosts
+            for rank in self.copies[host].get(what, ())
+        }
+        return copied | {rank: host for host in self._hosts for rank in self.own[host].get(what, ())}
+
+    @property
+    def _hosts(self) -> range:
+        return range(len(self.own))
+
+    def _as_now(self, host: int, sets: list[dict[Of, list[int]]]) -> set[Of]:
+        now = (self.world, self.ranks[host])
+        return {what for what, whose in sets[host].items() if (what.world, whose) == now}
 
 
-def _listed(versions: dict[Version, list[int]]) -> list[Any]:
-    return [[*version, ranks] for version, ranks in versions.items()]
-
-
-def _of(offered: Iterable[Any], ranks: list[int]) -> set[Version]:
-    return {(step, generation) for step, generation, whose in offered if whose == ranks}
-
-
-def _newest(sets: Iterable[set[Version]]) -> Version | None:
+def _newest(sets: Iterable[set[Of]]) -> Of | None:
     return max(set.intersection(*sets), default=None)
 
 
-def heal(root: Path, memory: Memory, mirror: Mirror, peers: Peers) -> tuple[Version | None, str | None]:
-    """Fetch what this host lost, if the newest step that all hosts can have is newer than the disk's.
+def _listed(sets: Iterable[copies.Set]) -> list[Any]:
+    return [(copies.of(one[0][1]), [header.rank for _, header in one]) for one in sets]
 
-    What was fetched, and why that failed; every worker calls it.
+
+def heal(root: Path, memory: Memory, mirror: Mirror, peers: Peers) -> tuple[int | None, str | None]:
+    """Get what this worker needs and only another host has, if that is newer than the disk's; every worker calls it.
+
+    With the workers that there were before that is its own image, where its host was lost. With fewer or more it is
+    what its rank had, and where state is cut over the workers the images that its rows are in. Gives the step of what
+    was got, and why that failed.
     """
-    hosts = _Hosts.ask(memory, mirror, peers)
-    newest, twice = hosts.newest(), hosts.newest_twice()
+    hosts, own = _Hosts.ask(memory, mirror.ring, peers), mirror.ring.own
+    newest, others, twice = hosts.newest(), hosts.newest_of_others(), hosts.newest_twice()
     if twice is not None:
-        mirror.hold(twice[0])
+        mirror.hold(twice.step)
     on_disk = peers.from_first(max(checkpoint.steps(root), default=-1))
-    if newest is None or newest[0] <= on_disk or all(newest in have for have in hosts.own):
+    what = max(filter(None, (newest, others)), default=None)
+    if what is None or what.step <= on_disk or all(what in hosts.has(host) for host in range(len(hosts.own))):
         return None, None
-    fetched, why = None, None
-    if newest not in hosts.own[mirror.ring.own]:
-        try:
-            mirror.fetch(newest)
-            fetched = newest
-        except TradewindError as error:
-            why = str(error)
+    got, why = None, None
+    try:
+        if what == newest and what not in hosts.has(own):
+            mirror.fetch(what)
+            got = what.step
+        elif what == others:
+            for rank in sorted(memory.lacks(what)):
+                mirror.borrow(hosts.owners(what)[rank], rank, what)
+                got = what.step
+    except TradewindError as error:
+        why = str(error)
     peers.gather(why)  # Only now has every worker of a host got its part.
-    return fetched, why
+    return got, why

@@ -93,13 +93,13 @@ class Keeper:
         return found.loaded.step
 
     def _heal(self) -> int | None:
-        """Get back from the next host what this one lost; the step of it."""
+        """Get from other hosts what this one lacks; the step of it."""
         if self._mirror is None or self.memory is None:
             return None
         fetched, why = heal(self._disk.root, self.memory, self._mirror, self._peers)
         if why is not None:
             self._disk.warn("mirror_failed", why)
-        return fetched[0] if fetched is not None else None
+        return fetched
 
     def _check_parts(self, found: Found) -> None:
         if set(found.loaded.shared) != set(self._parts):

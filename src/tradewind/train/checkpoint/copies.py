@@ -1,13 +1,25 @@
-"""The images of the host before that a host holds in its memory, as files beside its own."""
+"""What a host has in its memory, as files: its own workers' images, copies of those of the host before, and borrowed ones."""
 
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tradewind.train.checkpoint import image
 
 FOLDER = "mirror"
 _NAME = re.compile(rf"local(\d+)-(\d+)-(\d+)\{image.SUFFIX}")
+
+
+class Of(NamedTuple):
+    """What images of all hosts must have in common to be one state; the newest is the largest."""
+
+    step: int
+    generation: int
+    world: int
+    layout: str
+
+
 Version = tuple[int, int]
 """Step and generation."""
 Set = list[tuple[Path, image.Header]]
@@ -40,6 +52,31 @@ def whole(paths: Iterator[Path]) -> Iterator[Set]:
             yield [members[local_rank] for local_rank in sorted(members)]
 
 
+def own(folder: Path) -> list[Set]:
+    """What a host has whole of its own workers."""
+    return list(whole(folder.glob(f"local*{image.SUFFIX}")))
+
+
 def held(folder: Path) -> list[Set]:
-    """What a host holds whole of the host before it."""
+    """What it has whole of the host before it."""
     return list(whole((folder / FOLDER).glob(f"*{image.SUFFIX}")))
+
+
+def of(header: image.Header) -> Of:
+    """What an image is of."""
+    return Of(header.step, header.generation, header.world, header.layout)
+
+
+def find(folder: Path, rank: int, what: Of) -> Path | None:
+    """Where a rank's image of a state is, if this host has it, of itself or of the host before."""
+    return _images(folder, what).get(rank)
+
+
+def ranks(folder: Path, what: Of) -> set[int]:
+    """Whose images of a state this host has."""
+    return set(_images(folder, what))
+
+
+def _images(folder: Path, what: Of) -> dict[int, Path]:
+    found = (member for one in (*held(folder), *own(folder)) for member in one)
+    return {header.rank: path for path, header in found if of(header) == what}

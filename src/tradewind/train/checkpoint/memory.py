@@ -19,7 +19,7 @@ from tradewind.train.checkpoint.mapped import Checking
 from tradewind.train.checkpoint.pace import SHARE, UNHURRIED, Pace
 from tradewind.train.checkpoint.parts import Worker
 from tradewind.train.checkpoint.recall import Recall
-from tradewind.train.checkpoint.restore import restore
+from tradewind.train.checkpoint.restore import ranks_needed, restore
 from tradewind.train.checkpoint.slot import Slot
 
 _SEALED_AT_ONCE = 1 << 20
@@ -83,6 +83,8 @@ class Memory:
         self._checking: Checking | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._slots = [Slot(path) for path in sorted(folder.glob(f"local{local_rank}-*{image.SUFFIX}"))]
+        self._borrowed = list(folder.glob(f"borrowed{local_rank}-*"))
+        self._give_back()  # What a process that was killed had borrowed.
 
     def stage(self, step: int, shared: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> None:
         """Copy the state of a committed step into memory; on return the tensors may be changed.
@@ -93,6 +95,7 @@ class Memory:
         be stored.
         """
         self.check()
+        self._give_back()
         self._calm.clear()
         try:
             with torch.no_grad():
@@ -226,16 +229,13 @@ class Memory:
 
     def _sets(self) -> dict[int, copies.Set]:
         # Of two sets of a step the later generation's counts.
-        found = sorted(
-            copies.whole(self.folder.glob(f"local*{image.SUFFIX}")), key=lambda one: one[0][1].generation
-        )
+        found = sorted(copies.own(self.folder), key=lambda one: one[0][1].generation)
         return {one[0][1].step: one for one in found}
 
     def load(self, step: int, *, mesh: Any = None) -> Loaded:
         """The state of a step, for this worker, whatever number of workers staged it.
 
-        Where that number was another one, the copies of the host before this one serve too: after the loss of one
-        host of several every worker finds here what its rank had, and of two hosts the one that is left has all.
+        Where that number was another one, the copies of the host before this one serve too, and what was borrowed.
 
         Its tensors lie in the images themselves and nothing is copied. They are this process's own to
         read and change; but they keep the image's memory while they live, so copy what is to live long.
@@ -248,18 +248,29 @@ class Memory:
         images = self._sets().get(step)
         if images is None:
             raise IntegrityError(f"{self.folder} has no complete step {step}; it has {self.steps()}")
-        common = images[0][1].common()
-        if common.world != self.worker.world:
-            # Ranks have moved, and what is cut over the workers is cut anew.
-            images = [
-                *images,
-                *(one for copy in copies.held(self.folder) if copy[0][1].common() == common for one in copy),
-            ]
+        if images[0][1].world != self.worker.world:
+            images += self._others(images)  # Ranks have moved, and what is cut over the workers is cut anew.
         loaded, self._checking = restore(images, self.worker, mesh)
         if sum(size for _, header in images for _, _, size in header.files) <= _SEALED_AT_ONCE:
             self.check()
         self._loaded = step
         return loaded
+
+    def _others(self, images: copies.Set) -> copies.Set:
+        """What else is here of the state that this host's images are of."""
+        found = [one for many in copies.held(self.folder) for one in many]
+        found += [(path, header) for path in self._borrowed if (header := image.peek(path)) is not None]
+        common = images[0][1].common()
+        return [(path, header) for path, header in found if header.common() == common]
+
+    def lacks(self, what: copies.Of) -> set[int]:
+        """Whose images of a state that another number of workers staged this one needs, and does not find here."""
+        needed = [
+            ranks_needed(*one[0], self.worker)
+            for one in copies.own(self.folder)
+            if copies.of(one[0][1]) == what
+        ]
+        return set().union(*needed) - copies.ranks(self.folder, what)
 
     def check(self) -> None:
         """Wait until what was loaded is verified: every worker its share of the host's images.
@@ -302,12 +313,16 @@ class Memory:
         with self._lock:
             self._slots.append(Slot(path))
 
-    def versions(self) -> dict[tuple[int, int], list[int]]:
-        """Step and generation of what can be loaded, and whose ranks it is of."""
-        return {
-            (members[0][1].step, members[0][1].generation): [header.rank for _, header in members]
-            for members in self._sets().values()
-        }
+    def borrow(self, receive: Callable[[Path], object]) -> None:
+        """Have an image of another worker's put into a file here, until the next stage."""
+        path = self.folder / f"borrowed{self.worker.local_rank}-{len(self._borrowed)}{image.SUFFIX}"
+        receive(path)
+        self._borrowed.append(path)
+
+    def _give_back(self) -> None:
+        for path in self._borrowed:
+            path.unlink(missing_ok=True)
+        self._borrowed = []
 
     def clear(self) -> None:
         """Remove the images of all workers of this host, none of which stages any more."""
@@ -318,6 +333,7 @@ class Memory:
     def close(self) -> None:
         """Stage no more. The images stay."""
         self._closing.set()
+        self._give_back()
         for pace in (self._seal_pace, self._make_pace):
             pace.hurry.set()
         self._making.shutdown()

@@ -8,13 +8,14 @@ import contextlib
 import hmac
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tradewind.errors import TradewindError
 from tradewind.train.checkpoint import copies, image, wire
-from tradewind.train.checkpoint.copies import Version
+from tradewind.train.checkpoint.copies import Of
 from tradewind.train.checkpoint.memory import Memory, Staged
 from tradewind.train.checkpoint.pace import Pace
 
@@ -35,12 +36,6 @@ class Ring:
     def holder(self) -> str:
         """Where this host's images go."""
         return self.addresses[(self.own + 1) % len(self.addresses)]
-
-
-def held(folder: Path) -> dict[Version, list[int]]:
-    """The versions that a host holds whole for the host before it, and whose ranks they are."""
-    sets = copies.held(folder)
-    return {(one[0][1].step, one[0][1].generation): [header.rank for _, header in one] for one in sets}
 
 
 def _agree(answer: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +71,7 @@ class Server:
         with self._lock:
             self._open.add(connection)
         # Who asked sees the connection close, and says so on its side.
-        with connection, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with connection, contextlib.suppress(OSError, ValueError, KeyError, TypeError, TradewindError):
             connection.settimeout(wire.PATIENCE_S)
             asked = wire.hear(connection)
             if not hmac.compare_digest(str(asked["secret"]), self._secret):
@@ -84,9 +79,7 @@ class Server:
             elif asked["do"] == "take":
                 self._take(connection, asked)
             else:
-                self._give(
-                    connection, int(asked["local_rank"]), (int(asked["step"]), int(asked["generation"]))
-                )
+                self._give(connection, int(asked["rank"]), Of(*asked["of"]))
         with self._lock:
             self._open.discard(connection)
 
@@ -103,14 +96,14 @@ class Server:
         else:
             wire.say(connection, why=None)
 
-    def _give(self, connection: socket.socket, local_rank: int, version: Version) -> None:
-        path = copies.path_of(self._folder, local_rank, version)
-        header = image.peek(path)
-        if header is None:
-            wire.say(connection, why=f"{path} is not here")
+    def _give(self, connection: socket.socket, rank: int, what: Of) -> None:
+        path = copies.find(self._folder, rank, what)
+        if path is None:
+            wire.say(connection, why=f"rank {rank}'s image of that step is not here")
             return
-        wire.say(connection, why=None, size=wire.size_of(header))
-        wire.send(connection, header, wire.map_whole(path))
+        with image.kept(path) as (header, view):
+            wire.say(connection, why=None, size=wire.size_of(header))
+            wire.send(connection, header, view)
 
     def close(self) -> None:
         """Serve nobody any more; what is held stays."""
@@ -226,25 +219,24 @@ class Mirror:
     def _note(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def fetch(self, version: Version) -> None:
-        """Get this worker's image of a version back from the next host. Raises a TradewindError if that fails."""
-        step, generation = version
+    def fetch(self, what: Of) -> None:
+        """Get this worker's image of a state back from the next host. Raises a TradewindError if that fails."""
+        self._get(self.ring.holder, self._memory.worker.rank, what, self._memory.take_in)
+
+    def borrow(self, host: int, rank: int, what: Of) -> None:
+        """Get another worker's from a host that has it, until the next stage. Raises a TradewindError."""
+        self._get(self.ring.addresses[host], rank, what, self._memory.borrow)
+
+    def _get(
+        self, address: str, rank: int, what: Of, take: Callable[[Callable[[Path], object]], None]
+    ) -> None:
         try:
-            with wire.connect(self.ring.holder) as connection:
-                wire.say(
-                    connection,
-                    do="give",
-                    secret=self.ring.secret,
-                    local_rank=self._memory.worker.local_rank,
-                    step=step,
-                    generation=generation,
-                )
+            with wire.connect(address) as connection:
+                wire.say(connection, do="give", secret=self.ring.secret, rank=rank, of=what)
                 answer = _agree(wire.hear(connection))
-                self._memory.take_in(lambda path: wire.receive(connection, int(answer["size"]), path))
+                take(lambda path: wire.receive(connection, int(answer["size"]), path))
         except (OSError, ValueError, KeyError) as error:
-            raise TradewindError(
-                f"the host at {self.ring.holder} did not give step {step}: {error}"
-            ) from error
+            raise TradewindError(f"the host at {address} did not give step {what.step}: {error}") from error
 
     def close(self) -> None:
         """Send and serve no more, and let go of all images."""

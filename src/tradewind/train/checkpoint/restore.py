@@ -12,8 +12,9 @@ from tradewind.train.checkpoint.assemble import Reader, Stored, Wanted, cover, f
 from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.mapped import Checking, Mapped
 from tradewind.train.checkpoint.parts import Worker
+from tradewind.train.checkpoint.rows import share_of
 from tradewind.train.checkpoint.tensorfile import Piece
-from tradewind.train.checkpoint.tree import decode
+from tradewind.train.checkpoint.tree import decode, sharded
 
 Views = dict[str, list[tuple[Piece, torch.Tensor]]]
 
@@ -38,6 +39,23 @@ def restore(images: list[tuple[Path, image.Header]], worker: Worker, mesh: Any) 
         own=decode(own_tree, own),
     )
     return loaded, checking
+
+
+def ranks_needed(path: Path, header: image.Header, worker: Worker) -> set[int]:
+    """Whose images have what a worker of another world needs, by the image of one of those who staged it.
+
+    That of its own rank, and where state is cut over the workers those of the ranks that had its rows, if they were
+    dealt out evenly, as `Shard(0)` does.
+    """
+    needed = {worker.rank} if worker.rank < header.world else set[int]()
+    cut = sharded(_tree(Mapped(path, header), parts.SHARED_TREE)).values()
+    for total in {said["shape"][0] for said in cut if not said.get("whole")}:
+        start, stop = share_of(total, worker.rank, worker.world)
+        for rank in range(header.world):
+            first, last = share_of(total, rank, header.world)
+            if max(first, start) < min(last, stop):
+                needed.add(rank)
+    return needed
 
 
 def _owner(mapped: list[Mapped], worker: Worker) -> Mapped:

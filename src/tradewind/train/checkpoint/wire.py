@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xxhash
 
 from tradewind.errors import IntegrityError
@@ -136,9 +135,3 @@ def receive(
     finally:
         fresh.unlink(missing_ok=True)
     return header
-
-
-def map_whole(path: Path) -> memoryview:
-    """The bytes of an image file, as long as they are wanted, even if it is dropped meanwhile."""
-    with path.open("rb") as file:
-        return np.memmap(file, dtype=np.uint8, mode="r").data
