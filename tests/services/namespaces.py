@@ -1,9 +1,11 @@
 """Several hosts on one machine: network namespaces on one switch, whose cables can be pulled."""
 
 import ctypes
+import itertools
 import os
 import shutil
 import socket
+import string
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 _CLONE_NEWNET = 0x40000000
+_LETTERS = itertools.cycle(string.ascii_lowercase)
+"""Each network of a process has names of its own."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -18,7 +22,7 @@ class Network:
     """Namespaces with addresses 10.77.N.1, 10.77.N.2, ... on a bridge in a namespace of its own."""
 
     def __init__(self, hosts: int) -> None:
-        self._tag = f"tw{os.getpid() % 100000}"
+        self._tag = f"tw{os.getpid() % 100000}{next(_LETTERS)}"
         self._switch = f"{self._tag}s"
         self.names = [f"{self._tag}h{index}" for index in range(hosts)]
         subnet = f"10.77.{os.getpid() % 250}"
