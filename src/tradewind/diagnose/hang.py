@@ -5,7 +5,7 @@ makes one step in two hundred ten times longer, while a stopped worker should be
 step times. So patience depends on the evidence, from the strongest down:
 
 1. *Stopped.* A rank in scheduler state `T` (job control stopped it) does nothing whatever the step is.
-   Patience is 0.7 of max(1 s, 3 x p95); with looks every 0.1 of it that stays inside max(1 s, 3 x p99),
+   Patience is 0.65 of max(1 s, 3 x p95); with the looks of `look_every_s` that stays inside max(1 s, 3 x p99),
    because p95 is not above p99 and is not moved by slow steps as long as they are fewer than 5%.
    A slow step never enters this state, so this short deadline costs no false alarm.
 2. *Silent.* A rank that has not arrived where the others wait, and whose process burns no CPU: a lock,

@@ -90,8 +90,30 @@ def leave() -> None:
     if dist.is_initialized():
         _retired[:] = dist.distributed_c10d._world.pg_map
         dist.destroy_process_group()
+    _forget_groups()
     _connections.clear()
     reseed()
+
+
+def _forget_groups() -> None:
+    """What taking groups down does last: the script itself was perhaps at it when it was told to leave.
+
+    The next group is named by how many there were. A worker that counts on where others begin at none looks for them
+    under a name of its own, and all wait for each other.
+    """
+    world = dist.distributed_c10d._world
+    for known in (
+        world.pg_map,
+        world.pg_names,
+        world.pg_group_ranks,
+        world.pg_backend_config,
+        world.pg_to_tag,
+        world.tags_to_pg,
+        world.pg_coalesce_state,
+    ):
+        known.clear()
+    dist.distributed_c10d._unregister_all_process_groups()
+    world.group_count = 0
 
 
 def enter() -> None:
