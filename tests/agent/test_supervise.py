@@ -71,6 +71,19 @@ def test_a_killed_worker_is_replaced_and_the_other_keeps_its_process(
     assert len(found.of("recovered")) == 1
 
 
+def test_a_thread_of_the_script_that_was_left_holds_up_no_end(tmp_path: Path) -> None:
+    """A thread that waits for what a left script was about to say is not waited for; those of the last one are."""
+    first = 'os.environ["TRADEWIND_ATTEMPT"] == "0"'
+    thread = f"threading.Thread(target=threading.Event().wait if {first} else wrote).start()"
+    wrote = 'def wrote():\n    time.sleep(0.2)\n    open(f"{OUT}/wrote{os.environ[\'RANK\']}", "w").close()\n'
+    script = "import threading\n" + training.SCRIPT.replace("with train.dist", wrote + "\nwith train.dist")
+    script = script.replace("    for indices in loop:", f"    {thread}\n    for indices in loop:")
+    found = training.run(tmp_path, 2, script=script, PLAN="KILL=13/1")
+    assert found.code == 0, found.output
+    check_kept(found, 0, attempts=2)
+    assert {path.name for path in (tmp_path / "out").glob("wrote*")} == {"wrote0", "wrote1"}
+
+
 def test_a_stopped_worker_is_named_and_replaced(tmp_path: Path, calm: Callable[[int], Finished]) -> None:
     """SIGSTOP of one rank is found to be a hang of that rank, with the other's stacks, and is recovered from."""
     found = training.run(tmp_path, 2, PLAN="STOP=20/1")

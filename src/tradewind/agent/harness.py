@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -51,6 +52,8 @@ class Harness:
         self._broken = threading.Event()
         self._entered = threading.Event()
         self._inside = False
+        self._left: set[threading.Thread] = set()
+        """Threads that were there when the script was left."""
         self._next: dict[str, Any] = {}
         self._main = threading.main_thread().ident or 0
 
@@ -61,7 +64,7 @@ class Harness:
         while True:
             code = self._attempt()
             if code is not None:
-                leave(code)
+                leave(code, self._left)
             self._park()
 
     def _attempt(self) -> int | None:
@@ -100,6 +103,7 @@ class Harness:
             hooks.leave()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.collect()
+        self._left.update(threading.enumerate())
         self._tell({"at": "parked"})
         self._entered.wait()
         self._entered.clear()
@@ -170,13 +174,18 @@ def from_script(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def leave(code: int) -> NoReturn:
-    """End this process as the interpreter would, but without taking the modules apart.
+def leave(code: int, left: Collection[threading.Thread] = ()) -> NoReturn:
+    """End this process as the interpreter would, but without taking the modules apart, nor waiting for threads that were `left`.
 
     Taking them apart joins and destroys torch's communication threads in no particular order; that can
-    abort a process that has done all its work.
+    abort a process that has done all its work. A thread of a script that was left may wait for ever for what that was
+    about to tell it: so does a pool's that was being started at that instant.
     """
-    threading._shutdown()  # type: ignore[attr-defined]
+    for finish in reversed(threading._threading_atexits):  # type: ignore[attr-defined]
+        finish()  # What was handed to pools is done.
+    aside = {threading.current_thread(), *left}
+    while waited_for := [t for t in threading.enumerate() if not t.daemon and t not in aside]:
+        waited_for[0].join()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -112,7 +112,7 @@ def _forget_groups() -> None:
         world.pg_coalesce_state,
     ):
         known.clear()
-    dist.distributed_c10d._unregister_all_process_groups()
+    dist.distributed_c10d._unregister_all_process_groups()  # type: ignore[attr-defined]
     world.group_count = 0
 
 
