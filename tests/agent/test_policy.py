@@ -78,6 +78,15 @@ def test_who_has_left_the_group_is_waited_for_no_more(
     assert decide(ends, workers=2, parked=parked, asked=None, resized=resized).step is step
 
 
+def test_who_left_for_a_resize_that_was_taken_back_goes_on() -> None:
+    """The others cannot go on without them, and none of it is an end: least of all a good one."""
+    told = [Ended(rank=rank, exit_code=-9, told=True) for rank in (0, 1)]
+    assert decide([], workers=2, parked=1, asked=None).step is Step.BREAK
+    assert decide([], workers=2, parked=2, asked=None).step is Step.RESTART
+    assert decide(told[:1], workers=2, asked=None).step is Step.BREAK
+    assert decide(told, workers=2, asked=None).step is Step.RESTART
+
+
 def test_a_group_that_is_done_is_not_resized() -> None:
     """Workers that have all finished well are not started again for having another number."""
     assert decide([Ended(rank=0, exit_code=0)], workers=1, asked=None, resized=True).step is Step.FINISH

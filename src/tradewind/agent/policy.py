@@ -60,14 +60,14 @@ def decide(
         if not done:
             return Decision(Step.DRAIN)
         return Decision(Step.FINISH, "requeued", ExitCode.REQUEUE, "the workers asked to be run again")
-    finished = len(ended) == workers and all(e.exit_code == ExitCode.OK for e in ended)
-    if resized and not finished:
+    if len(ended) == workers and all(e.exit_code == ExitCode.OK for e in ended):
+        return Decision(Step.FINISH, "succeeded", ExitCode.OK, "every worker ended with 0")
+    # Once some have left, the others cannot go on without them, whatever was told since.
+    if resized or parked or any(e.told for e in ended):
         return (
             Decision(Step.RESTART, reason="the number of workers changes") if done else Decision(Step.BREAK)
         )
-    if not done:
-        return Decision(Step.WAIT)
-    return Decision(Step.FINISH, "succeeded", ExitCode.OK, "every worker ended with 0")
+    return Decision(Step.WAIT)
 
 
 def is_failure(ended: Ended) -> bool:
