@@ -15,7 +15,8 @@ from tests.train.test_resume import journal
 from tradewind import names
 from tradewind.errors import IntegrityError, SpecError
 from tradewind.train import checkpoint
-from tradewind.train.checkpoint import Memory, Rows, copies, image, wire
+from tradewind.train.checkpoint import Memory, Rows, copies, wire
+from tradewind.train.checkpoint.mapped import Mapped
 from tradewind.train.checkpoint.mirror import FAILED, IDLE, SENDING, Mirror, Ring
 from tradewind.train.checkpoint.rows import share_of
 from tradewind.train.distributed import Peers
@@ -67,6 +68,15 @@ class Hosts:
             Mirror(memory, Ring(addresses=addresses, own=host, secret="s"))
             for host, memory in enumerate(self.memories)
         ]
+
+    def heal(self, root: Path) -> list[Any]:
+        """What those that are left get from each other, with their checkpoints in `root`."""
+        self.connect()
+
+        def work(peers: Peers) -> Any:
+            return heal(root, self.memories[peers.rank], self.mirrors[peers.rank], peers)
+
+        return states.on_all(len(self.memories), work)
 
     def stage(self, step: int, failed: bool | None = None, *, cut: bool = False) -> list[int]:
         """Stage a step on all, `cut` over them or alike, and send it unless `failed` is None; what became of it."""
@@ -128,7 +138,7 @@ def test_a_lost_image_comes_back_bit_for_bit(hosts: Hosts) -> None:
     loaded = fresh.load(7)
     assert float(loaded.shared["table"].unique()) == 7
     assert loaded.own["rank"] == 1
-    assert copies.ranks(hosts.folders[0], what) == {0, 1}
+    assert set(copies.find(hosts.folders[0], what)) == {0, 1}
 
 
 def test_the_newest_whole_step_stays_on_both_sides(hosts: Hosts) -> None:
@@ -180,10 +190,7 @@ def test_rows_that_only_another_host_has_are_borrowed(three: Hosts, tmp_path: Pa
     """Of a table cut over three hosts the two that are left have all between them, and each gets what it lacks."""
     three.stage(7, failed=False, cut=True)
     memories = three.without(lost)
-    three.connect()
-    got = states.on_all(
-        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
-    )
+    got = three.heal(tmp_path)
     assert {why for _, why in got} == {None}
     # Behind the lost host rows are among the copies; before it they were the next rank's.
     assert [step for step, _ in got] == {0: [None, None], 1: [7, None], 2: [7, 7]}[lost]
@@ -200,10 +207,7 @@ def test_without_what_was_lost_nothing_is_borrowed(three: Hosts, tmp_path: Path)
     """Where rows are nowhere any more, that is no error: the run goes on from disk."""
     three.stage(7, cut=True)
     memories = three.without(1)
-    three.connect()
-    got = states.on_all(
-        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
-    )
+    got = three.heal(tmp_path)
     assert got == [(None, None), (None, None)]
     with pytest.raises(IntegrityError, match="rows 200 to 300 of table are not here"):
         memories[0].load(7)
@@ -212,28 +216,25 @@ def test_without_what_was_lost_nothing_is_borrowed(three: Hosts, tmp_path: Path)
 def test_nothing_is_borrowed_that_the_disk_has(three: Hosts, tmp_path: Path) -> None:
     """A checkpoint of the same step is read instead."""
     three.stage(7, failed=False, cut=True)
-    memories = three.without(1)
-    three.connect()
+    three.without(1)
     states.save(tmp_path, 7)
-    got = states.on_all(
-        2, lambda peers: heal(tmp_path, memories[peers.rank], three.mirrors[peers.rank], peers)
-    )
+    got = three.heal(tmp_path)
     assert got == [(None, None), (None, None)]
 
 
 def test_an_image_that_is_given_is_not_written_to(hosts: Hosts) -> None:
     """While one is being read by another host, what is staged goes elsewhere."""
     hosts.stage(1)
-    (((path, _),),) = copies.own(hosts.folders[0])
-    with image.kept(path) as (header, view):
-        files = view[min(at for _, at, _ in header.files) :]  # Its seal comes when it comes.
-        before = hashlib.sha256(files).digest()
-        for step in range(2, 6):
-            hosts.stage(step)
-        assert hashlib.sha256(files).digest() == before
-        assert header.step == 1
-    with pytest.raises(IntegrityError, match="cannot be read"), image.kept(path.with_suffix(".gone")):
-        pass
+    (((path, header),),) = copies.own(hosts.folders[0])
+    kept = Mapped(path, header)
+    files = kept.staged[min(at for _, at, _ in header.files) :]  # Its seal comes when it comes.
+    before = hashlib.sha256(files).digest()
+    for step in range(2, 6):
+        hosts.stage(step)
+    assert hashlib.sha256(files).digest() == before
+    assert kept.header.step == 1
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        Mapped(path.with_suffix(".gone"), header)
 
 
 def test_copies_do_not_serve_the_world_that_made_them(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

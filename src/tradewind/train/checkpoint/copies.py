@@ -67,16 +67,7 @@ def of(header: image.Header) -> Of:
     return Of(header.step, header.generation, header.world, header.layout)
 
 
-def find(folder: Path, rank: int, what: Of) -> Path | None:
-    """Where a rank's image of a state is, if this host has it, of itself or of the host before."""
-    return _images(folder, what).get(rank)
-
-
-def ranks(folder: Path, what: Of) -> set[int]:
-    """Whose images of a state this host has."""
-    return set(_images(folder, what))
-
-
-def _images(folder: Path, what: Of) -> dict[int, Path]:
+def find(folder: Path, what: Of) -> dict[int, tuple[Path, image.Header]]:
+    """What a host has of a state, of itself and of the host before, by rank."""
     found = (member for one in (*held(folder), *own(folder)) for member in one)
-    return {header.rank: path for path, header in found if of(header) == what}
+    return {header.rank: (path, header) for path, header in found if of(header) == what}

@@ -8,9 +8,6 @@
 ```
 """
 
-import contextlib
-import fcntl
-import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,6 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from tradewind.errors import IntegrityError
 from tradewind.train.checkpoint import sums
 
 PAGE = 4096
@@ -101,22 +97,6 @@ def peek(path: Path) -> Header | None:
     except OSError:
         return None  # replaced or cleared meanwhile: it holds nothing for us
     return read_header(first)
-
-
-@contextlib.contextmanager
-def kept(path: Path) -> Iterator[tuple[Header, memoryview]]:
-    """An image's header and bytes, which are not written to in the block. Raises an IntegrityError when it is none."""
-    with contextlib.ExitStack() as opened:
-        try:
-            file = opened.enter_context(path.open("rb", buffering=0))
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            view = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        except (OSError, ValueError) as error:
-            raise IntegrityError(f"{path} cannot be read: {error}") from error
-        header = read_header(view)
-        if header is None:
-            raise IntegrityError(f"{path} holds nothing whole")
-        yield header, view
 
 
 def condemn(path: Path, header: Header) -> None:

@@ -44,25 +44,25 @@ class Mapped:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             size = os.fstat(fd).st_size
             memory = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-            # What was staged, whatever this process does to its own view of it.
             staged = memoryview(mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
         except BlockingIOError:
             raise IntegrityError(f"{path} is being overwritten") from None
         finally:
             os.close(fd)
         self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
-        self._staged = staged
+        self.staged = staged
+        """What was staged, whatever this process does to its own view of it; not written to while this lives."""
         if image.read_header(staged) != header:
             raise IntegrityError(f"{path} holds another step by now")
         self.chunks = self._chunks()
 
     def _chunks(self) -> dict[str, list[Chunk]]:
         """The chunks of every file, in order; none while the image is not sealed."""
-        seal = iter(image.read_seal(self._staged, self.header) or [])
+        seal = iter(image.read_seal(self.staged, self.header) or [])
         found: dict[str, list[Chunk]] = {name: [] for name, _, _ in self.header.files}
         for name, at, size in self.header.files:
             for (start, stop), expected in zip(sums.spans(size), seal, strict=False):
-                found[name].append(Chunk(name, at + start, self._staged[at + start : at + stop], expected))
+                found[name].append(Chunk(name, at + start, self.staged[at + start : at + stop], expected))
         return found
 
     def refuse(self, chunk: Chunk) -> IntegrityError:
@@ -80,7 +80,7 @@ class Mapped:
                 raise self.refuse(chunk)
         for known, at, size in self.header.files:
             if known == name:
-                return bytes(self._staged[at : at + min(length, size)])
+                return bytes(self.staged[at : at + min(length, size)])
         raise IntegrityError(f"{self.path} is damaged: it has no {name}")
 
     def tensors(self, own: bool) -> Iterator[tuple[Piece, torch.Tensor]]:

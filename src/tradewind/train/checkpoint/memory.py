@@ -260,17 +260,15 @@ class Memory:
         """What else is here of the state that this host's images are of."""
         found = [one for many in copies.held(self.folder) for one in many]
         found += [(path, header) for path in self._borrowed if (header := image.peek(path)) is not None]
-        common = images[0][1].common()
-        return [(path, header) for path, header in found if header.common() == common]
+        what = copies.of(images[0][1])
+        return [(path, header) for path, header in found if copies.of(header) == what]
 
     def lacks(self, what: copies.Of) -> set[int]:
         """Whose images of a state that another number of workers staged this one needs, and does not find here."""
-        needed = [
-            ranks_needed(*one[0], self.worker)
-            for one in copies.own(self.folder)
-            if copies.of(one[0][1]) == what
-        ]
-        return set().union(*needed) - copies.ranks(self.folder, what)
+        here = copies.find(self.folder, what)
+        # Any will do: what is cut, and how, is alike in all.
+        needed = ranks_needed(*next(iter(here.values())), self.worker) if here else set[int]()
+        return needed - here.keys()
 
     def check(self) -> None:
         """Wait until what was loaded is verified: every worker its share of the host's images.

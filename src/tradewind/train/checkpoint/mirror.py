@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tradewind.errors import TradewindError
-from tradewind.train.checkpoint import copies, image, wire
+from tradewind.train.checkpoint import copies, wire
 from tradewind.train.checkpoint.copies import Of
+from tradewind.train.checkpoint.mapped import Mapped
 from tradewind.train.checkpoint.memory import Memory, Staged
 from tradewind.train.checkpoint.pace import Pace
 
@@ -97,13 +98,13 @@ class Server:
             wire.say(connection, why=None)
 
     def _give(self, connection: socket.socket, rank: int, what: Of) -> None:
-        path = copies.find(self._folder, rank, what)
-        if path is None:
+        found = copies.find(self._folder, what).get(rank)
+        if found is None:
             wire.say(connection, why=f"rank {rank}'s image of that step is not here")
             return
-        with image.kept(path) as (header, view):
-            wire.say(connection, why=None, size=wire.size_of(header))
-            wire.send(connection, header, view)
+        kept = Mapped(*found)
+        wire.say(connection, why=None, size=wire.size_of(kept.header))
+        wire.send(connection, kept.header, kept.staged)
 
     def close(self) -> None:
         """Serve nobody any more; what is held stays."""
