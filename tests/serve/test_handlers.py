@@ -1,12 +1,16 @@
 """The door: what is refused unread, and what is let through to be read."""
 
+import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
 from tests.serve.test_replica import replica
 from tradewind.serve.app import NO_TIME, App
-from tradewind.serve.http import Request, Response
+from tradewind.serve.errors import RequestError
+from tradewind.serve.http import Pending, Request, Response
 from tradewind.serve.metrics import Metrics
 
 INFER = "/v2/models/net/infer"
@@ -15,11 +19,17 @@ INFER = "/v2/models/net/infer"
 def ask(waited_s: float, body: bytes = b"{", **headers: str) -> tuple[Response, Metrics]:
     """The answer to a request that was read so long after it arrived."""
     made = replica("generic", "net")
-    app = App(made)
+    request = inference(body, **headers)
+    request.arrived_s = time.monotonic() - waited_s
+    return App(made).answer(request), made.metrics
+
+
+def inference(body: bytes, **headers: str) -> Request:
+    """A request that came at the instant 0."""
     encoded = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     request = Request("POST", INFER, encoded, True)
-    request.body, request.arrived_s = body, time.monotonic() - waited_s
-    return app.answer(request), made.metrics
+    request.body, request.arrived_s = body, 0.0
+    return request
 
 
 def test_a_request_read_too_late_is_refused_unread():
@@ -52,3 +62,60 @@ def test_a_malformed_deadline_is_malformed_at_the_door_too(header):
     response, _ = ask(0.0, x_deadline_ms=header)
     assert response.status == 400
     assert b"x-deadline-ms" in response.body
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "rank"),
+    [
+        (b"{", {}, 1),
+        (b"{", {"x_priority": "high"}, 0),
+        (b'{"parameters": {"priority": 1}, "inputs": [', {}, 0),
+        (b'{"parameters":{"priority" : "low"},', {"x_priority": "high"}, 2),
+        (b'{"priority": [', {"x_priority": "low"}, 2),
+    ],
+    ids=["default", "header", "body", "body-before-header", "nonsense"],
+)
+def test_a_request_has_its_turn_by_what_it_seems_to_be(body, headers, rank):
+    """Before its body is read: by its header, or by what the body seems to state; its deadline as stated."""
+    app = App(replica("generic", "net"))
+    turn = app.turn(inference(body, x_deadline_ms="70", **headers))
+    assert turn == (rank, pytest.approx(0.07))
+
+
+@pytest.mark.parametrize("headers", [{"x_priority": "urgent"}, {"x_deadline_ms": "soon"}, {"x_tenant": "/"}])
+def test_what_can_only_be_told_what_is_wrong_waits_for_nobody(headers):
+    """It is answered at once, with 400."""
+    app = App(replica("generic", "net"))
+    assert app.turn(inference(b"{", **headers)) is None
+    assert app.answer(inference(b"{", **headers)).status == 400
+
+
+def test_a_probe_waits_for_nobody():
+    """Health and metrics are answered at once, however many wait."""
+    app = App(replica("generic", "net"))
+    assert app.turn(Request("GET", "/v2/health/ready", {}, True)) is None
+    assert app.turn(Request("GET", "/metrics", {}, True)) is None
+
+
+def test_a_request_that_is_given_up_leaves_nothing_for_the_garbage_collector():
+    """What a thousand refusals a second leave for it stops all others for tens of milliseconds when it comes."""
+
+    async def scenario() -> weakref.ref[RequestError]:
+        app = App(replica("generic", "net"))
+        row = b'{"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1, 2, 3]}]}'
+        request = inference(row, x_deadline_ms="60000")
+        request.arrived_s = time.monotonic()
+        answer = app.answer(request)
+        assert isinstance(answer, Pending)
+        error = RequestError(429, "it can no longer be answered by its deadline", 0.1)
+        answer.future.set_exception(error)
+        answer.cancel()
+        assert answer.respond(answer.future).status == 429
+        return weakref.ref(error)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(scenario())() is None
+    finally:
+        gc.enable()

@@ -11,7 +11,7 @@ from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers
 from tradewind.serve.smooth import Flow, Smooth
 
-IDLE = Workers(free_at_s=0.0, idle=False, rows_running=0, num_workers=1)
+IDLE = Workers(free_at_s=0.0, idle=False, running=[], num_workers=1)
 
 
 def queues(*names: str) -> Queues:

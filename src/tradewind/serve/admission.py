@@ -28,7 +28,8 @@ class Load(NamedTuple):
     crowding: float = 0.0
     """Share of the model's time that what still comes to the classes above takes."""
     rows_running: int = 0
-    """Rows of the largest batch under way: the next one is likely to grow as large until it starts."""
+    """Rows of its class and those above in the largest batch under way: the next one is likely to grow as large until
+    it starts. Others are left out of a batch that would be late with them."""
     num_workers: int = 1
     idle: bool = False
     """A worker has nothing to do, and nothing is queued."""

@@ -16,7 +16,7 @@ from tradewind.serve.encoding import encoded
 from tradewind.serve.errors import RequestError
 from tradewind.serve.gate import Gate
 from tradewind.serve.handlers import Handlers
-from tradewind.serve.http import Pending, Request, Response, failure
+from tradewind.serve.http import Pending, Request, Response, Turn, failure
 from tradewind.serve.jobs import Result
 from tradewind.serve.quota import Quota
 from tradewind.serve.replica import Replica
@@ -67,6 +67,10 @@ class App:
         gate, route = self._gate, self._find(request)
         return _guarded(lambda: gate.admit(request, route.name))
 
+    def turn(self, request: Request) -> Turn | None:
+        """Say when a request is answered, where that takes time that others want too. Never raises."""
+        return self._find(request).turn(request)
+
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request, or say what will. Never raises."""
         route = self._find(request)
@@ -112,6 +116,10 @@ class App:
     def _respond(self, exchange: Exchange, work: Work, future: "Future[Result]") -> Response:
         if future.cancelled():
             response = Response(CLIENT_LEFT, b"")
+        elif error := future.exception():
+            response = _failed(
+                error
+            )  # not raised: its traceback would hold what holds it, for the collector to find
         else:
             response = _guarded(lambda: work.render(future.result()))
         return self._done(exchange, response, work.job.deadline_s)
@@ -141,10 +149,14 @@ class App:
 def _guarded(call: Callable[[], Answer]) -> Answer | Response:
     try:
         return call()
-    except RequestError as error:
+    except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> Response:
+    if isinstance(error, RequestError):
         again = error.retry_after_s
         wait = () if again is None else (("retry-after", str(max(1, round(again)))),)
         return failure(error.status, str(error), wait)
-    except Exception:  # a bug of ours: the client sees a 500, the log the traceback
-        log.exception("bug")
-        return failure(500, "internal error; the server's log says where")
+    log.error("bug", exc_info=error)  # of ours: the client sees a 500, the log the traceback
+    return failure(500, "internal error; the server's log says where")

@@ -32,12 +32,13 @@ class Choice(NamedTuple):
 Queue = Sequence[Waiting]
 
 
-def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice:
+def choose(queue: Queue, now: float, profile: Profile, most: Sequence[int]) -> Choice:
     """Pick the next batch for a worker that is idle now.
 
     `queue` holds class after class in the order of their precedence, each sorted by due time. An idle worker never
     waits for company: requests gather while it is busy, and waiting longer than that spends budget without raising
-    throughput. Only requests with the same key as the first share a batch.
+    throughput. Only requests with the same key as the first share a batch, and one of class c rides in it only where
+    that makes it no larger than `most[c]` rows.
 
     All that waits goes into one batch when its tightest request can afford that. When it cannot, that one gets a
     smaller batch if the others of its class and above still make it afterwards, and is given up if they would not:
@@ -51,11 +52,11 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
         return Choice([], late)
     peers = [i for i in left if queue[i].key == queue[left[0]].key]
     while True:
-        batch = _fill(queue, peers, max_batch)
+        batch = _fill(queue, peers, profile.max_batch, most)
         tight = min((i for i in batch if not queue[i].must_run), key=lambda i: queue[i].due_s, default=None)
         if tight is None or queue[tight].due_s - now >= profile.bound_s(_rows(queue, batch)):
             return Choice(batch, late)
-        small = _small_batch(queue, peers, tight, now, profile, max_batch)
+        small = _small_batch(queue, peers, tight, now, profile, most)
         if _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
             return Choice(small, late)
         hurried = _too_tight(queue, peers, queue[tight].rank, now, profile)
@@ -83,25 +84,25 @@ def _hopeless(job: Waiting, now: float, profile: Profile) -> bool:
     return not job.must_run and job.due_s - now < profile.latency_s(job.rows)
 
 
-def _fill(queue: Queue, peers: Sequence[int], room: int) -> list[int]:
-    """Return the first of `peers`, and those after it that fit into `room` rows with it."""
+def _fill(queue: Queue, peers: Sequence[int], room: int, most: Sequence[int]) -> list[int]:
+    """Return the first of `peers`, and those after it that fit into `room` rows with it, and into those of their class."""
     batch, rows = [peers[0]], queue[peers[0]].rows
     for i in peers[1:]:
         if rows >= room:
             break
-        if rows + queue[i].rows <= room:
+        if rows + queue[i].rows <= min(room, most[queue[i].rank]):
             batch.append(i)
             rows += queue[i].rows
     return batch
 
 
 def _small_batch(
-    queue: Queue, peers: Sequence[int], tight: int, now: float, profile: Profile, max_batch: int
+    queue: Queue, peers: Sequence[int], tight: int, now: float, profile: Profile, most: Sequence[int]
 ) -> list[int]:
     """Return the largest batch that the tightest request can afford to be in."""
-    room = profile.largest_within(queue[tight].due_s - now, max_batch)
+    room = profile.largest_within(queue[tight].due_s - now, profile.max_batch)
     others = [i for i in peers if i != tight]
-    return sorted(_fill(queue, [tight, *others], room))
+    return sorted(_fill(queue, [tight, *others], room, most))
 
 
 def _in_time_after(

@@ -31,11 +31,11 @@ SURELY = Verdict(admit=True, finish_s=0.0, retry_after_s=0.0)
 
 
 class Busy(NamedTuple):
-    """What a worker is at: until when, as predicted, and how many rows of how many requests."""
+    """What a worker is at: until when, as predicted, and how many requests with how many rows of each class."""
 
     until_s: float
-    rows: int
-    jobs: int
+    jobs: int = 0
+    rows: tuple[int, ...] = ()
 
 
 class Dispatcher:
@@ -185,7 +185,7 @@ class Dispatcher:
         return Workers(
             free_at_s=self._free_at_s(now),
             idle=len(self._busy) < self.pool.num_workers,
-            rows_running=max((busy.rows for busy in self._busy.values()), default=0),
+            running=[busy.rows for busy in self._busy.values()],
             num_workers=self.pool.num_workers,
         )
 
@@ -265,9 +265,15 @@ class Dispatcher:
     def _start(self, lane: Lane, level: int, worker: Worker, batch: list[Job], now: float) -> None:
         rows = sum(job.rows for job in batch)
         seconds = lane.levels[level].profile.latency_s(rows)
-        self._busy[worker] = Busy(now + seconds, rows, len(batch))
+        self._busy[worker] = Busy(now + seconds, len(batch), self._rows_of_classes(batch))
         self._queues.charge(batch, seconds)
         self._spawn(self._run(lane, level, worker, batch, now))
+
+    def _rows_of_classes(self, batch: Sequence[Job]) -> tuple[int, ...]:
+        rows = [0] * len(self._terms.shares)
+        for job in batch:
+            rows[job.rank] += job.rows
+        return tuple(rows)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -293,6 +299,7 @@ class Dispatcher:
             self._fail(lane, batch, error)
             self._released(worker)
             return
+        lane.stalls.observe(seconds - level.profile.latency_s(rows), start + seconds)
         level.profile.observe(rows, seconds)
         lane.measured_s = start + seconds
         self._released(worker)  # the worker runs its next batch while this one's answers are written
@@ -369,7 +376,7 @@ class Dispatcher:
         worker = self.pool.take()
         if worker is not None:
             self._audits.begin(sample)
-            self._busy[worker] = Busy(now + expected_s, 1, 0)
+            self._busy[worker] = Busy(now + expected_s)
             self._spawn(self._make_again(worker, sample, now))
 
     async def _make_again(self, worker: Worker, sample: Sample, start: float) -> None:
@@ -402,7 +409,7 @@ class Dispatcher:
         if not self._recalls.waits_at(worker):
             self.pool.give_back(worker)
             return
-        self._busy[worker] = Busy(now + expected_s, 0, 0)
+        self._busy[worker] = Busy(now + expected_s)
         self._spawn(self._search_again(worker))
 
     async def _search_again(self, worker: Worker) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from tradewind.errors import MissingExtraError
 from tradewind.serve.app import App
+from tradewind.serve.classes import Guarantee
 from tradewind.serve.gate import Gate
-from tradewind.serve.http import Limits, Listener
+from tradewind.serve.http import Limits, Listener, Turns
 from tradewind.serve.keys import load_keys
 from tradewind.serve.renewal import Look, Renewal, keep_renewed
 from tradewind.serve.replica import Replica
@@ -46,7 +47,8 @@ class Edge:
         """Listen on `sock` for HTTP, and for gRPC where the endpoint has a port for it; its models are loaded."""
         replica, context = self._replica, None if self._certificates is None else self._certificates.context
         limits = Limits(replica.max_bytes, max_connections=_max_connections())
-        self._listener = Listener(App(replica, gate=self._gate), limits)
+        turns = Turns(Guarantee(replica.terms.shares, replica.terms.slo_s))
+        self._listener = Listener(App(replica, gate=self._gate), limits, turns)
         await self._listener.start(sock, context)
         replica.num_connections = lambda: self._listener.num_connections
         host, port = sock.getsockname()[:2]

@@ -1,5 +1,6 @@
 """What each route does."""
 
+import re
 import time
 from collections.abc import Iterable
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ from tradewind.serve.body import plain_body
 from tradewind.serve.deadline import budget_s
 from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
-from tradewind.serve.http import JSON, Request, Response, json_response
+from tradewind.serve.http import JSON, Request, Response, Turn, json_response
 from tradewind.serve.http.message import Headers
 from tradewind.serve.jobs import Job, Result
 from tradewind.serve.openapi import describe
@@ -27,6 +28,7 @@ from tradewind.serve.served import ServedModel
 BINARY = "application/octet-stream"
 DEADLINE = names.HEADER_DEADLINE.encode()
 TIMEOUT, PRIORITY = b'"timeout"', b'"priority"'
+_VALUE = re.compile(rb'\s*:\s*"?([A-Za-z0-9]{1,64})')
 HEADER_LENGTH = v2.HEADER_LENGTH.encode()
 
 
@@ -56,12 +58,12 @@ class Handlers:
                 routes[path + "/stats"] = Route("metadata", "GET", partial(self.statistics, models=(model,)))
                 routes[path + "/ready"] = Route("health", "GET", self.ready)
                 routes[path + "/infer"] = Route(
-                    "infer", "POST", partial(self.infer, model), partial(self.no_time, model)
+                    "infer", "POST", partial(self.infer, model), partial(self.no_time, model), self.turn
                 )
         if serving.recommender is not None:
             model = serving.recommender
             routes["/v1/recommend"] = Route(
-                "recommend", "POST", partial(self.recommend, model), partial(self.no_time, model)
+                "recommend", "POST", partial(self.recommend, model), partial(self.no_time, model), self.turn
             )
         return Routes(routes, serving.models, serving.version)
 
@@ -143,6 +145,14 @@ class Handlers:
         several = len(self._serving.dispatcher.lane(model.program).level_names) > 1
         return ((names.HEADER_LEVEL, result.level),) if several else ()
 
+    def turn(self, request: Request) -> Turn | None:
+        """Say which class a request seems to be of, and when it is due; None where it only can be told what is wrong."""
+        try:
+            caller = self._replica.callers.caller_of(request.header, _stated_priority(request))
+            return Turn(caller.priority, self._deadline_s(request))
+        except RequestError:
+            return None
+
     def no_time(self, model: ServedModel, request: Request) -> bool:
         """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
         dispatcher, metrics = self._serving.dispatcher, self._replica.metrics
@@ -167,6 +177,13 @@ def _decides(request: Request) -> bool:
     """Whether the JSON of a body may say how long there is, or how important it is."""
     end = _head_length(request)
     return request.body.find(TIMEOUT, 0, end) >= 0 or request.body.find(PRIORITY, 0, end) >= 0
+
+
+def _stated_priority(request: Request) -> str | None:
+    """Return what the JSON of a body seems to say of its importance, which nobody has read yet."""
+    at = request.body.find(PRIORITY, 0, _head_length(request))
+    value = None if at < 0 else _VALUE.match(request.body, at + len(PRIORITY))
+    return None if value is None else value[1].decode()
 
 
 def _head_length(request: Request) -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tradewind.serve.jobs import Job, Prepared, Tensor
 from tradewind.serve.profile import Profile
-from tradewind.serve.smooth import Flow, Smooth
+from tradewind.serve.smooth import Flow, Peak, Smooth
 
 Tensors = Mapping[str, Tensor]
 Lost = Callable[[Tensors, Tensors], float]
@@ -57,6 +57,8 @@ class Lane:
         self.flows = [Flow(window_s) for _ in range(num_classes)]
         self.writing = Smooth()
         """Seconds from the end of a batch until its last answer is written."""
+        self.stalls = Peak()
+        """By how many seconds batches took longer than was expected of them."""
         self.measured_s = 0.0
 
     @property

@@ -16,6 +16,11 @@ from tradewind.serve.profile import Profile
 BANK = 2.0
 """SLOs of model time that a tenant may be behind the one that had most, and still catch up."""
 
+HARDLY_ANY = 0.01
+"""Rows that are expected of a class inside one SLO: fewer, and nobody is held back for it."""
+MAX_STALL = 0.2
+"""Share of the SLO that is kept for batches that take longer than expected, at most."""
+
 
 def _alike(tenant: str) -> float:
     return 1.0
@@ -35,8 +40,13 @@ class Workers(NamedTuple):
     free_at_s: float
     """When the first is free; now, when one is."""
     idle: bool
-    rows_running: int
+    running: Sequence[Sequence[int]]
+    """Rows of each class in every batch that is under way."""
     num_workers: int
+
+    def rows_running(self, classes: Sequence[int]) -> int:
+        """Return how many rows of these classes there are in the batch that has most of them."""
+        return max((sum([rows[c] for c in classes]) for rows in self.running if rows), default=0)
 
 
 class Batch(NamedTuple):
@@ -161,7 +171,7 @@ class Queues:
         level = self._level(lane, queue, num_workers, now)
         riders = [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
-        choice = batching.choose(riders, now, profile, profile.max_batch)
+        choice = batching.choose(riders, now, profile, self._most_rows(lane, profile, num_workers, now))
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
         if batch.late:
@@ -205,6 +215,21 @@ class Queues:
         profiles = [level.profile for level in lane.levels]
         return min(levels.pick(fit, now, profiles, pressure), queue[0].floor)
 
+    def _most_rows(self, lane: Lane, profile: Profile, num_workers: int, now: float) -> list[int]:
+        """Return how large a batch may be for each class to ride in it.
+
+        What comes of the classes before it is to be in time in the next batch, also where this one takes as much
+        longer than expected as one has lately: those below pay for that, with smaller batches.
+        """
+        most, slo_s = [profile.max_batch] * len(self._order), self._terms.slo_s
+        patience_s = slo_s - lane.writing.bound_s - min(lane.stalls.left(now), MAX_STALL * slo_s)
+        for rank in self._order[1:]:
+            before_per_s = self._crowding(rank) / cost_s(lane, 1)
+            if before_per_s * slo_s > HARDLY_ANY:
+                pressure = levels.Pressure(before_per_s, patience_s, num_workers)
+                most[rank] = levels.most_rows(profile, lane.cheapest.profile, pressure)
+        return most
+
     def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:
         rows_per_s = sum(flow.per_s for flow in lane.flows)
         return levels.Pressure(rows_per_s, self._terms.slo_s - lane.writing.bound_s, num_workers)
@@ -227,7 +252,7 @@ class Queues:
             rows_ahead=lane.rows_before(rank, due_s, self._order) - freed,
             seconds_ahead=sum(cost_s(o, o.rows_before(rank, due_s, self._order)) for o in others),
             crowding=self._crowding(rank) / workers.num_workers,
-            rows_running=workers.rows_running,
+            rows_running=workers.rows_running(self._order[: self._order.index(rank) + 1]),
             num_workers=workers.num_workers,
             idle=workers.idle and not lane.length,
             unmeasured_s=now - lane.measured_s,

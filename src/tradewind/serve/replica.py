@@ -40,8 +40,8 @@ class Replica:
         slo_s = spec.slo.latency_ms / 1e3
         self.callers = Callers(classes, spec.default_class, spec.tenants)
         self.metrics = Metrics(slo_s, classes)
-        terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
-        self._setup = Setup(spec, num_spares, self.metrics, terms)
+        self.terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
+        self._setup = Setup(spec, num_spares, self.metrics, self.terms)
         self.serving = Serving(self._setup, options, version)
         """The version that answers what comes now; whoever takes a request keeps to the one of that moment."""
         self._ending: dict[Serving, asyncio.Task[None]] = {}

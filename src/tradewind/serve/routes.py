@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from tradewind.serve.errors import RequestError
-from tradewind.serve.http import Request, Response, failure
+from tradewind.serve.http import Request, Response, Turn, failure
 from tradewind.serve.jobs import Job, Result
 from tradewind.serve.protocols.unsupported import unsupported_path
 from tradewind.serve.serving import Serving
@@ -32,6 +32,8 @@ class Route(NamedTuple):
     handle: Handler
     no_time: Callable[[Request], bool] = lambda request: False
     """Asked first, and cheap: whether to turn the request away unread."""
+    turn: Callable[[Request], Turn | None] = lambda request: None
+    """Asked before that, of every request: before whom it is looked at; None where it takes no time."""
 
 
 class Routes:

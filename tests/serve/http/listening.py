@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from tradewind.serve.http import Limits, Listener, Pending, Request, Response
+from tradewind.serve.http import Limits, Listener, Pending, Request, Response, Turn
 
 
 class Echo:
@@ -24,6 +24,9 @@ class Echo:
         self.large = b""
 
     def refuse(self, request: Request) -> Response | None:
+        return None
+
+    def turn(self, request: Request) -> Turn | None:
         return None
 
     def answer(self, request: Request) -> Response | Pending:

@@ -3,5 +3,18 @@
 from tradewind.serve.http.connection import App, Limits, Pending
 from tradewind.serve.http.listener import Listener
 from tradewind.serve.http.message import JSON, Request, Response, failure, json_response
+from tradewind.serve.http.turns import Turn, Turns
 
-__all__ = ["JSON", "App", "Limits", "Listener", "Pending", "Request", "Response", "failure", "json_response"]
+__all__ = [
+    "JSON",
+    "App",
+    "Limits",
+    "Listener",
+    "Pending",
+    "Request",
+    "Response",
+    "Turn",
+    "Turns",
+    "failure",
+    "json_response",
+]

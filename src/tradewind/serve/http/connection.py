@@ -13,6 +13,7 @@ import httptools
 
 from tradewind.serve.http.arrival import Arrivals
 from tradewind.serve.http.message import Request, Response, failure
+from tradewind.serve.http.turns import Turn, Turns
 
 MAX_HEAD_BYTES = 1 << 16
 MAX_BYTES_PER_BYTE = 8
@@ -59,6 +60,10 @@ class App(Protocol):
         """Answer a whole request, without blocking."""
         ...
 
+    def turn(self, request: Request) -> Turn | None:
+        """Say when to answer a whole request; None for one that waits for no other."""
+        ...
+
     def refuse(self, request: Request) -> Response | None:
         """Refuse a request by its head, before its body is read; None lets it come."""
         ...
@@ -71,9 +76,10 @@ class App(Protocol):
 class Shared:
     """What the connections of one listener share."""
 
-    def __init__(self, app: App, limits: Limits) -> None:
+    def __init__(self, app: App, limits: Limits, turns: Turns) -> None:
         self.app = app
         self.limits = limits
+        self.turns = turns
         self.connections: set[Connection] = set()
         self.draining = False
         self.held_bytes = 0
@@ -292,6 +298,21 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _begin(self, request: Request) -> None:
+        turn = self._shared.app.turn(request)
+        if turn is None:
+            self._answer(request)
+        else:
+            self._busy = True
+            self._rest()
+            self._shared.turns.wait(turn, partial(self._on_turn, request))
+
+    def _on_turn(self, request: Request) -> None:
+        if not self._closing:
+            self._busy = False
+            self._answer(request)
+            self._advance()
+
+    def _answer(self, request: Request) -> None:
         answer = self._shared.app.answer(request)
         if isinstance(answer, Response):
             self._finish(request, answer)

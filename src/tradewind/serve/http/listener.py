@@ -8,6 +8,7 @@ import ssl
 import time
 
 from tradewind.serve.http.connection import LINGER_S, App, Connection, Limits, Shared
+from tradewind.serve.http.turns import Turns
 
 SWEEP_S = 0.25
 BACKLOG = 2048
@@ -17,8 +18,8 @@ HANDSHAKE_S = 10.0
 class Listener:
     """All connections of one listening socket."""
 
-    def __init__(self, app: App, limits: Limits) -> None:
-        self._shared = Shared(app, limits)
+    def __init__(self, app: App, limits: Limits, turns: Turns | None = None) -> None:
+        self._shared = Shared(app, limits, turns or Turns())
         self._socket: socket.socket
         self._server: asyncio.Server
         self._sweeper: asyncio.TimerHandle
