@@ -3,7 +3,8 @@
 Every combination is started, offered 1.5 and 2 times the ceiling for a few seconds each, and scored by the sum of
 what it answers inside 100 ms. Triton: how long a request may wait in its queue before it is rejected, how long the
 batcher waits for company, and how many may wait. Mosec: how many may wait, and how long its batcher waits.
-`bench/results/serving-search.json` keeps every score; the best are what the benchmarks use.
+`bench/results/serving-search.json` keeps every score; the best are what the benchmarks use. Combinations that it has
+are not tried again; delete it to begin anew, on another machine for instance.
 """
 
 import itertools
@@ -18,7 +19,11 @@ from bench.peers.serving.servers import serving
 KEPT = RESULTS / "serving-search.json"
 SECONDS = 2.0
 GRID = {
-    "triton": {"timeout_us": (20_000, 40_000, 50_000, 60_000), "delay_us": (0, 2_000), "queue": (0, 64, 128)},
+    "triton": {
+        "timeout_us": (10_000, 20_000, 30_000, 40_000, 50_000, 60_000),
+        "delay_us": (0, 2_000),
+        "queue": (0, 64, 128),
+    },
     "mosec": {"capacity": (16, 32, 64, 96, 128), "wait_ms": (1, 5, 10)},
 }
 
@@ -39,13 +44,16 @@ def combinations(server: str) -> Iterator[dict[str, int]]:
 
 
 def main() -> None:
-    """Try all and keep the scores."""
+    """Try what was not tried before and keep the scores."""
     from bench.overload import MODELS, offer
 
-    tried = []
+    tried: list[dict[str, Any]] = json.loads(KEPT.read_text())["tried"] if KEPT.exists() else []
+    known = [(one["server"], one["model"], one["settings"]) for one in tried]
     for name, server in itertools.product(MODELS, GRID):
         ceiling = model.ceiling(name)
         for settings in combinations(server):
+            if (server, name, settings) in known:
+                continue
             with serving(server, name, settings) as endpoint:
                 found = [offer(endpoint, multiple * ceiling, SECONDS, seed=0) for multiple in (1.5, 2.0)]
             score = sum(result.goodput_per_s for result in found)
