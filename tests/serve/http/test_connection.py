@@ -1,7 +1,9 @@
 """Connections over real sockets: order, limits, and clients that stall, lie or leave."""
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -278,3 +280,28 @@ def test_head_has_no_body_and_expect_is_answered_first():
             assert (await client.answer())[::2] == (200, b"abc")
 
     run(scenario())
+
+
+def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector():
+    """Thousands of short ones a second would stop all others for as long as it takes to find what they left."""
+
+    async def scenario():
+        async with served() as serving:
+            client = await serving.send(post(b"one"))
+            await client.answer()
+            (connection,) = serving.listener._shared.connections
+            left = weakref.ref(connection)
+            del connection
+            client.writer.close()
+            while serving.listener.num_connections:
+                await asyncio.sleep(0)
+            for _ in range(3):  # the loop lets go of the transport a round later
+                await asyncio.sleep(0)
+            assert left() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()

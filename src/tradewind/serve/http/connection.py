@@ -134,6 +134,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._socket.detach()  # the transport closes it
+        del self._parser  # it holds us as we hold it: nothing is to be left for the garbage collector
         self._closing = True
         self._behind.clear()
         self._release(self._held_bytes)
