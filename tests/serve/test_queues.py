@@ -64,6 +64,49 @@ def test_a_prediction_counts_what_runs_before_and_nothing_else():
     in_loop(scenario)
 
 
+def test_a_prediction_expects_the_next_batch_as_large_as_its_own_class_and_those_above_make_it():
+    """Ten rows run, of which one is of the top class: the next batch of a top request is not that large for others' sake."""
+
+    def scenario():
+        made = queues()
+        lane = made.lanes["a"] = Lane("a", [Level("a", "a", Profile({1: 0.010, 10: 0.100}))], 3)
+        running = IDLE._replace(running=[(), (1, 0, 9), (2, 3, 0)])
+
+        def finish(rank: int) -> float:
+            return made.verdict(lane, job(1.0, rank), running, 0.0).finish_s
+
+        profile = lane.cheapest.profile
+        expected = [profile.bound_s(rows) for rows in (2, 5, 10)]
+        assert [finish(rank) for rank in range(3)] == pytest.approx(expected)
+
+    in_loop(scenario)
+
+
+def test_those_below_ride_in_batches_that_leave_time_for_what_comes_above():
+    """Ten of them run at once while nothing comes above, and fewer while ten a second do, fewer still after a stall."""
+
+    def scenario():
+        made = queues()
+        lane = made.lanes["a"] = Lane("a", [Level("a", "a", Profile({n: 0.004 * n for n in (1, 5, 10)}))], 3)
+
+        def taken(now: float) -> int:
+            jobs = [job(1.0, rank=1) for _ in range(10)]
+            for one in jobs:
+                made.add(lane, one)
+            rows = len(made.take_batch(lane, 1, now).run)
+            made.remove(lane, jobs)
+            return rows
+
+        assert taken(0.0) == 10
+        lane.flows[0].per_s = 10.0
+        made.tick(0.0, 1)
+        assert taken(0.0) == 9
+        lane.stalls.observe(1.0, 0.0)
+        assert taken(0.0) == 7
+
+    in_loop(scenario)
+
+
 def test_what_the_classes_above_have_asked_for_lately_is_taken_off():
     """A low request waits longer than what is queued before it says."""
 
