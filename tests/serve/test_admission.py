@@ -84,7 +84,9 @@ def test_what_is_surely_in_time_is_admitted_and_ends_in_time(
     due_s = 100.0 + budget_s
     profile = Profile({1: 0.010, 4: 0.020, 10: 0.025})
     load = Load(free_at_s, ahead, crowding=crowding, rows_running=running, num_workers=num_workers)
-    if surely_in_time(100.0, due_s, ahead + waiting, free_at_s, profile, num_workers, crowded=crowding > 0):
+    if surely_in_time(
+        100.0, due_s, ahead + waiting, free_at_s, profile, num_workers, 10, crowded=crowding > 0
+    ):
         verdict = decide(100.0, due_s, rows, load, profile)
         assert verdict.admit
         assert verdict.finish_s <= due_s + 1e-9
@@ -93,6 +95,6 @@ def test_what_is_surely_in_time_is_admitted_and_ends_in_time(
 def test_a_request_before_which_little_waits_is_surely_in_time():
     """One batch ahead, the rest of another beside it: 12 ms each."""
     profile = flat_profile()
-    assert surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, crowded=False)
-    assert not surely_in_time(100.0, 100.025, 10, 100.0, profile, 1, crowded=False)
-    assert not surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, crowded=True)
+    assert surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, 10, crowded=False)
+    assert not surely_in_time(100.0, 100.025, 10, 100.0, profile, 1, 10, crowded=False)
+    assert not surely_in_time(100.0, 100.025, 9, 100.0, profile, 1, 10, crowded=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.serve.test_batching import Job
-from tradewind.serve.levels import Pressure, leaves_room, most_rows, pick
+from tradewind.serve.levels import Pressure, leaves_room, pick
 from tradewind.serve.profile import Profile
 
 FULL = Profile({n: 0.010 + 0.010 * n for n in (1, 2, 4)})
@@ -43,16 +43,6 @@ def test_a_level_must_leave_room_for_what_comes_meanwhile():
     ]
     assert leaves_room(0.02, LESS, Pressure(0.0, 0.03))
     assert not leaves_room(0.03, LESS, Pressure(0.0, 0.03))
-
-
-@pytest.mark.parametrize(
-    ("rate", "patience_s", "rows"),
-    [(0.0, 1.0, 4), (0.0, 0.0612, 3), (1e3, 0.0612, 2), (0.0, 0.001, 1)],
-    ids=["all-the-time", "one-comes", "many-come", "no-time"],
-)
-def test_a_batch_leaves_room_for_what_comes_meanwhile(rate, patience_s, rows):
-    """Its bound is 12 ms and 12 ms a row; one that comes meanwhile takes 1.3 ms then, and every four 1.7 ms."""
-    assert most_rows(FULL, LEAST, Pressure(rate, patience_s)) == rows
 
 
 def test_one_level_is_no_choice():

@@ -82,27 +82,22 @@ def test_a_prediction_expects_the_next_batch_as_large_as_its_own_class_and_those
     in_loop(scenario)
 
 
-def test_those_below_ride_in_batches_that_leave_time_for_what_comes_above():
-    """Ten of them run at once while nothing comes above, and fewer while ten a second do, fewer still after a stall."""
+@pytest.mark.parametrize(
+    ("others", "above_per_s", "rows"),
+    [([], 0.0, 10), ([Caller("t", 0)], 0.0, 5), ([Caller("u", 1)], 0.0, 5), ([], 10.0, 5)],
+    ids=["one-tenant", "two-classes", "two-tenants", "a-class-above-lately"],
+)
+def test_batches_are_smaller_where_several_want_to_be_in_them(others, above_per_s, rows):
+    """Ten rows take 40 ms of an SLO of 50, bounded by 48; of five rows, two batches fit."""
 
     def scenario():
         made = queues()
         lane = made.lanes["a"] = Lane("a", [Level("a", "a", Profile({n: 0.004 * n for n in (1, 5, 10)}))], 3)
-
-        def taken(now: float) -> int:
-            jobs = [job(1.0, rank=1) for _ in range(10)]
-            for one in jobs:
-                made.add(lane, one)
-            rows = len(made.take_batch(lane, 1, now).run)
-            made.remove(lane, jobs)
-            return rows
-
-        assert taken(0.0) == 10
-        lane.flows[0].per_s = 10.0
-        made.tick(0.0, 1)
-        assert taken(0.0) == 9
-        lane.stalls.observe(1.0, 0.0)
-        assert taken(0.0) == 7
+        lane.flows[0].per_s = above_per_s
+        for caller in [Caller("t", 1)] * 10 + others:
+            made.add(lane, Job(Prepared({}, 1, "key"), 1.0, 0.0, caller))
+        assert len(made.take_batch(lane, 1, 0.0).run) == rows
+        assert lane.room == rows
 
     in_loop(scenario)
 

@@ -30,6 +30,8 @@ class Load(NamedTuple):
     rows_running: int = 0
     """Rows of its class and those above in the largest batch under way: the next one is likely to grow as large until
     it starts. Others are left out of a batch that would be late with them."""
+    room: int = 0
+    """Rows that batches have at most, where that is less than they may have."""
     num_workers: int = 1
     idle: bool = False
     """A worker has nothing to do, and nothing is queued."""
@@ -57,15 +59,16 @@ def surely_in_time(
     free_at_s: float,
     profile: Profile,
     num_workers: int,
+    room: int,
     *,
     crowded: bool,
 ) -> bool:
     """Whether `decide` says yes whatever the order is, with no other model's work: quick to say, and mostly enough.
 
-    All that waits goes first, in full batches, and the request rides in one more; `crowded` by classes above, all
-    that takes as long as it ever may.
+    All that waits goes first, in batches of `room` rows, and the request rides in one more; `crowded` by classes
+    above, all that takes as long as it ever may.
     """
-    batch = profile.max_batch
+    batch = min(room, profile.max_batch)
     full_s = profile.bound_s(batch)
     wait_s = (rows_waiting // batch + 1) // num_workers * full_s
     if crowded:
@@ -79,7 +82,7 @@ def decide(now: float, deadline_s: float, rows: int, load: Load, profile: Profil
     The rows ahead drain in full batches over all workers; the request rides in the batch after those. An idle worker
     tries what was ever fast enough, and once in a while anything: a profile that says no would never be corrected.
     """
-    batch = profile.max_batch
+    batch = min(load.room or profile.max_batch, profile.max_batch)
     full, rest = divmod(load.rows_ahead, batch)
     if rest + rows > batch:
         full, rest = full + 1, 0

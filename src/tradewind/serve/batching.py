@@ -1,10 +1,14 @@
 """Which queued requests run next: by class, the earliest deadline first, as many as the tightest deadline allows."""
 
+import bisect
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from tradewind.serve.profile import Profile
+
+WORTH = 0.95
+"""Share of what the model can do at best that it has to do in batches that are kept small."""
 
 
 class Waiting(Protocol):
@@ -32,13 +36,12 @@ class Choice(NamedTuple):
 Queue = Sequence[Waiting]
 
 
-def choose(queue: Queue, now: float, profile: Profile, most: Sequence[int]) -> Choice:
+def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice:
     """Pick the next batch for a worker that is idle now.
 
     `queue` holds class after class in the order of their precedence, each sorted by due time. An idle worker never
     waits for company: requests gather while it is busy, and waiting longer than that spends budget without raising
-    throughput. Only requests with the same key as the first share a batch, and one of class c rides in it only where
-    that makes it no larger than `most[c]` rows.
+    throughput. Only requests with the same key as the first share a batch.
 
     All that waits goes into one batch when its tightest request can afford that. When it cannot, that one gets a
     smaller batch if the others of its class and above still make it afterwards, and is given up if they would not:
@@ -52,17 +55,30 @@ def choose(queue: Queue, now: float, profile: Profile, most: Sequence[int]) -> C
         return Choice([], late)
     peers = [i for i in left if queue[i].key == queue[left[0]].key]
     while True:
-        batch = _fill(queue, peers, profile.max_batch, most)
+        batch = _fill(queue, peers, max_batch)
         tight = min((i for i in batch if not queue[i].must_run), key=lambda i: queue[i].due_s, default=None)
         if tight is None or queue[tight].due_s - now >= profile.bound_s(_rows(queue, batch)):
             return Choice(batch, late)
-        small = _small_batch(queue, peers, tight, now, profile, most)
+        small = _small_batch(queue, peers, tight, now, profile, max_batch)
         if _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
             return Choice(small, late)
         hurried = _too_tight(queue, peers, queue[tight].rank, now, profile)
         if not hurried:
             return Choice(small if hurried is None else batch, late)
         peers, late = _without(peers, hurried), late + hurried
+
+
+def shared_rows(profile: Profile, patience_s: float) -> int:
+    """Return how large batches may be that several want to be in.
+
+    Two of them fit into a request's patience, so that whoever comes while one runs can be in the next, whenever
+    in the course of it that is: what decides about a request is then whose it is, and not when it came. Larger all the
+    same where the model would do noticeably less in such batches.
+    """
+    best = max(rows / seconds for rows, seconds in profile.points.items())
+    sizes = range(1, profile.max_batch)
+    worth = 1 + bisect.bisect_left(sizes, WORTH * best, key=lambda rows: rows / profile.latency_s(rows))
+    return max(worth, profile.largest_within(patience_s / 2, profile.max_batch))
 
 
 def drains_in_time(queue: Queue, now: float, profile: Profile, num_workers: int = 1) -> bool:
@@ -84,25 +100,25 @@ def _hopeless(job: Waiting, now: float, profile: Profile) -> bool:
     return not job.must_run and job.due_s - now < profile.latency_s(job.rows)
 
 
-def _fill(queue: Queue, peers: Sequence[int], room: int, most: Sequence[int]) -> list[int]:
-    """Return the first of `peers`, and those after it that fit into `room` rows with it, and into those of their class."""
+def _fill(queue: Queue, peers: Sequence[int], room: int) -> list[int]:
+    """Return the first of `peers`, and those after it that fit into `room` rows with it."""
     batch, rows = [peers[0]], queue[peers[0]].rows
     for i in peers[1:]:
         if rows >= room:
             break
-        if rows + queue[i].rows <= min(room, most[queue[i].rank]):
+        if rows + queue[i].rows <= room:
             batch.append(i)
             rows += queue[i].rows
     return batch
 
 
 def _small_batch(
-    queue: Queue, peers: Sequence[int], tight: int, now: float, profile: Profile, most: Sequence[int]
+    queue: Queue, peers: Sequence[int], tight: int, now: float, profile: Profile, max_batch: int
 ) -> list[int]:
     """Return the largest batch that the tightest request can afford to be in."""
-    room = profile.largest_within(queue[tight].due_s - now, profile.max_batch)
+    room = profile.largest_within(queue[tight].due_s - now, max_batch)
     others = [i for i in peers if i != tight]
-    return sorted(_fill(queue, [tight, *others], room, most))
+    return sorted(_fill(queue, [tight, *others], room))
 
 
 def _in_time_after(

@@ -299,7 +299,6 @@ class Dispatcher:
             self._fail(lane, batch, error)
             self._released(worker)
             return
-        lane.stalls.observe(seconds - level.profile.latency_s(rows), start + seconds)
         level.profile.observe(rows, seconds)
         lane.measured_s = start + seconds
         self._released(worker)  # the worker runs its next batch while this one's answers are written

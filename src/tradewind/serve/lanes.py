@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tradewind.serve.jobs import Job, Prepared, Tensor
 from tradewind.serve.profile import Profile
-from tradewind.serve.smooth import Flow, Peak, Smooth
+from tradewind.serve.smooth import Flow, Smooth
 
 Tensors = Mapping[str, Tensor]
 Lost = Callable[[Tensors, Tensors], float]
@@ -57,8 +57,10 @@ class Lane:
         self.flows = [Flow(window_s) for _ in range(num_classes)]
         self.writing = Smooth()
         """Seconds from the end of a batch until its last answer is written."""
-        self.stalls = Peak()
-        """By how many seconds batches took longer than was expected of them."""
+        self.room = self.cheapest.profile.max_batch
+        """Rows that batches have at most, as things are."""
+        self.shared = False
+        """Several want to be in each batch, and two batches of `room` rows fit into a request's patience."""
         self.measured_s = 0.0
 
     @property

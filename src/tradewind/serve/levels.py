@@ -1,6 +1,5 @@
 """At which quality level the next batch runs: the best one at which nobody in the queue, or soon in it, is late."""
 
-import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,15 +40,6 @@ def leaves_room(busy_s: float, cheapest: Profile, pressure: Pressure) -> bool:
     """Whether what comes while the workers are busy for `busy_s` can still be answered in time at the cheapest level."""
     coming = int(pressure.rows_per_s * busy_s)
     return busy_s + _drain_s(coming + 1, cheapest, pressure.num_workers) <= pressure.patience_s
-
-
-def most_rows(profile: Profile, cheapest: Profile, pressure: Pressure) -> int:
-    """Return the largest batch during which what comes can still be answered in time afterwards; at least one row."""
-    sizes = range(1, profile.max_batch + 1)
-    late = bisect.bisect_left(
-        sizes, True, key=lambda rows: not leaves_room(profile.bound_s(rows), cheapest, pressure)
-    )
-    return max(late, 1)
 
 
 def _drain_s(rows: int, profile: Profile, num_workers: int) -> float:

@@ -18,8 +18,6 @@ BANK = 2.0
 
 HARDLY_ANY = 0.01
 """Rows that are expected of a class inside one SLO: fewer, and nobody is held back for it."""
-MAX_STALL = 0.2
-"""Share of the SLO that is kept for batches that take longer than expected, at most."""
 
 
 def _alike(tenant: str) -> float:
@@ -117,7 +115,9 @@ class Queues:
         if len(self.lanes) > 1 and self.length > lane.length:
             return False
         crowded = self._order[0] != rank and self._crowding(rank) > 0
-        return surely_in_time(now, due_s, sum(lane.rows), free_at_s, profile, num_workers, crowded=crowded)
+        return surely_in_time(
+            now, due_s, sum(lane.rows), free_at_s, profile, num_workers, lane.room, crowded=crowded
+        )
 
     def verdict(self, lane: Lane, job: Job, workers: Workers, now: float) -> Verdict:
         """Say whether a request may come in as things are."""
@@ -171,7 +171,7 @@ class Queues:
         level = self._level(lane, queue, num_workers, now)
         riders = [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
-        choice = batching.choose(riders, now, profile, self._most_rows(lane, profile, num_workers, now))
+        choice = batching.choose(riders, now, profile, self._room(lane, profile, queue))
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
         if batch.late:
@@ -215,20 +215,17 @@ class Queues:
         profiles = [level.profile for level in lane.levels]
         return min(levels.pick(fit, now, profiles, pressure), queue[0].floor)
 
-    def _most_rows(self, lane: Lane, profile: Profile, num_workers: int, now: float) -> list[int]:
-        """Return how large a batch may be for each class to ride in it.
-
-        What comes of the classes before it is to be in time in the next batch, also where this one takes as much
-        longer than expected as one has lately: those below pay for that, with smaller batches.
-        """
-        most, slo_s = [profile.max_batch] * len(self._order), self._terms.slo_s
-        patience_s = slo_s - lane.writing.bound_s - min(lane.stalls.left(now), MAX_STALL * slo_s)
-        for rank in self._order[1:]:
-            before_per_s = self._crowding(rank) / cost_s(lane, 1)
-            if before_per_s * slo_s > HARDLY_ANY:
-                pressure = levels.Pressure(before_per_s, patience_s, num_workers)
-                most[rank] = levels.most_rows(profile, lane.cheapest.profile, pressure)
-        return most
+    def _room(self, lane: Lane, profile: Profile, queue: Sequence[Job]) -> int:
+        """Return how many rows a batch may have: fewer where several classes or tenants want to be in it."""
+        one, cheapest = queue[0], lane.cheapest.profile
+        alone = all(job.rank == one.rank and job.caller.tenant == one.caller.tenant for job in queue)
+        if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in lane.flows[: one.rank]):
+            lane.room, lane.shared = cheapest.max_batch, False
+            return profile.max_batch
+        patience_s = self._terms.slo_s - lane.writing.bound_s
+        lane.room = batching.shared_rows(cheapest, patience_s)
+        lane.shared = 2.0 * cheapest.bound_s(lane.room) <= patience_s
+        return lane.room if profile is cheapest else batching.shared_rows(profile, patience_s)
 
     def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:
         rows_per_s = sum(flow.per_s for flow in lane.flows)
@@ -247,12 +244,14 @@ class Queues:
     ) -> Verdict:
         """Predict from what runs before, less the rows `freed`."""
         others = [other for other in self.lanes.values() if other is not lane and other.length]
+        upto = self._order[: self._order.index(rank) + 1]
         load = Load(
             free_at_s=workers.free_at_s,
             rows_ahead=lane.rows_before(rank, due_s, self._order) - freed,
             seconds_ahead=sum(cost_s(o, o.rows_before(rank, due_s, self._order)) for o in others),
             crowding=self._crowding(rank) / workers.num_workers,
-            rows_running=workers.rows_running(self._order[: self._order.index(rank) + 1]),
+            rows_running=lane.room if lane.shared else workers.rows_running(upto),
+            room=lane.room,
             num_workers=workers.num_workers,
             idle=workers.idle and not lane.length,
             unmeasured_s=now - lane.measured_s,

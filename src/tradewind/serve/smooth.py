@@ -22,23 +22,6 @@ class Smooth:
         self._deviation += self._weight * (abs(error) - self._deviation)
 
 
-class Peak:
-    """The largest of what was seen lately: what is left of it halves every `half_life_s`."""
-
-    def __init__(self, half_life_s: float = 10.0) -> None:
-        self._half_life_s = half_life_s
-        self._value = 0.0
-        self._at_s = 0.0
-
-    def left(self, now: float) -> float:
-        """Return what is left of it."""
-        return self._value * 0.5 ** ((now - self._at_s) / self._half_life_s) if self._value else 0.0
-
-    def observe(self, value: float, now: float) -> None:
-        if value > self.left(now):
-            self._value, self._at_s = value, now
-
-
 class Flow:
     """How many rows a second have come lately, seen over about `window_s`."""
 
