@@ -1,9 +1,9 @@
 """Who is served at twice the capacity: the top class inside its SLO, and a tenant beside one that floods.
 
 Models, SLO and server are those of `overload` (`bench/peers/serving/model.py`): one that holds the GIL and a ranker in
-torch, 100 ms, `tradewind serve MODEL --slo 100ms`. `light` is a model so quick that the front process is what limits
-it: there a refusal costs half of what an answer does, and twice the capacity cannot be turned away beside the half of
-it that is to be answered. Its figures are printed and not part of the worse of both.
+torch, 100 ms, `tradewind serve MODEL --slo 100ms`. `--models light` is one so quick that the front process is what
+limits it: there a refusal costs half of what an answer does, and twice the capacity cannot be turned away beside the
+half of it that is to be answered; what is offered is then also more than the load's own process can send.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from bench.peers.serving.servers import Endpoint, serving
 from bench.served import loads
 
 NAME = "classes"
-MODELS = ("spin", "ranker", "light")
-CLAIMED = ("spin", "ranker")
+MODELS = ("spin", "ranker")
 DEADLINE_MS = 100.0
 
 
@@ -37,8 +36,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     result = {}
     for key, by_model in found.items():
         figures = {name: Figure.of(values, "share") for name, values in by_model.items()}
-        claimed = [figure for name, figure in figures.items() if name in CLAIMED] or figures.values()
-        result[key] = min(claimed, key=lambda figure: figure.value)
+        result[key] = min(figures.values(), key=lambda figure: figure.value)
         result |= {f"{key}_{name}": figure for name, figure in figures.items()}
     return result
 
@@ -91,7 +89,7 @@ def one_round(name: str, endpoint: Endpoint, seconds: float) -> dict[str, float]
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which part to measure."""
-    parser.add_argument("--models", default="", help=f"only these of {','.join(MODELS)}")
+    parser.add_argument("--models", default="", help=f"these, not {','.join(MODELS)}; light too")
 
 
 if __name__ == "__main__":
