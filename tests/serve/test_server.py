@@ -161,3 +161,19 @@ def test_another_package_in_a_versions_place_is_not_served(generic, recommender,
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
     assert done.returncode != 0
     assert "digest" in done.stderr
+
+
+def test_a_bug_of_ours_is_in_the_log_with_its_traceback():
+    """One JSON line; the client gets a 500 that says no more than where to look."""
+    code = (
+        "from tradewind.serve import app, server; server._log_to_stderr(); "
+        "print(app._guarded(lambda: 1 // 0).status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "500\n"
+    line = json.loads(done.stderr)
+    assert (line["event"], line["level"]) == ("bug", "error")
+    assert "Traceback" in line["exception"]
+    assert "ZeroDivisionError" in line["exception"]

@@ -117,9 +117,8 @@ class App:
         if future.cancelled():
             response = Response(CLIENT_LEFT, b"")
         elif error := future.exception():
-            response = _failed(
-                error
-            )  # not raised: its traceback would hold what holds it, for the collector to find
+            # Not raised: its traceback would hold what holds it, and leave both to the garbage collector.
+            response = _failed(error)
         else:
             response = _guarded(lambda: work.render(future.result()))
         return self._done(exchange, response, work.job.deadline_s)

@@ -171,6 +171,7 @@ def _log_to_stderr() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(
                 serializer=lambda event, **_: msgspec.json.encode(event).decode()
             ),
