@@ -98,7 +98,7 @@ def test_a_probe_waits_for_nobody():
 
 
 def test_a_request_that_is_given_up_leaves_nothing_for_the_garbage_collector():
-    """What a thousand refusals a second leave for it stops all others for tens of milliseconds when it comes."""
+    """What hundreds of refusals a second leave for it stops all others for tens of milliseconds when it comes."""
 
     async def scenario() -> weakref.ref[RequestError]:
         app = App(replica("generic", "net"))
