@@ -222,14 +222,18 @@ class Queues:
         if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in lane.flows[: one.rank]):
             lane.room, lane.shared = cheapest.max_batch, False
             return profile.max_batch
-        patience_s = self._terms.slo_s - lane.writing.bound_s
+        patience_s = self._patience_s(lane)
         lane.room = batching.shared_rows(cheapest, patience_s)
         lane.shared = 2.0 * cheapest.bound_s(lane.room) <= patience_s
         return lane.room if profile is cheapest else batching.shared_rows(profile, patience_s)
 
     def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:
         rows_per_s = sum(flow.per_s for flow in lane.flows)
-        return levels.Pressure(rows_per_s, self._terms.slo_s - lane.writing.bound_s, num_workers)
+        return levels.Pressure(rows_per_s, self._patience_s(lane), num_workers)
+
+    def _patience_s(self, lane: Lane) -> float:
+        """Return how long a request that comes now has until its batch must have ended."""
+        return self._terms.slo_s - lane.writing.bound_s
 
     def _verdict(
         self,
