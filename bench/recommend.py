@@ -1,5 +1,6 @@
 """A recommender at its peak: 1,000,000 synthetic items x 64, retrieve 500, rank 500, on two cores, inside 50 ms."""
 
+import argparse
 import json
 import pathlib
 import tempfile
@@ -15,6 +16,8 @@ from bench.served import levels_answered, loads, serving
 NAME = "recommend"
 SLO_MS = 50.0
 CANDIDATES, HISTORY, DIMENSION, K = 500, 50, 64, 10
+LEARNERS, FIRST_LEARNER = 1024, 1 << 20
+"""Users from whom the pre-ranker learns, and whom nobody else meets."""
 SPREAD = 1.5
 """The held-out item is drawn from the softmax of the ranker's scores, scaled to this deviation over the candidates."""
 
@@ -33,7 +36,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     rate, answered, loss15, loss30, answered15 = [], [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        world = World(num_items)
+        world = World(num_items, learners=0 if options.extra.plain else LEARNERS)
         spec = {
             "model": str(world.write(folder / "model")),
             "candidates": CANDIDATES,
@@ -91,7 +94,8 @@ def weighted(given: Counter[str], lost: Mapping[str, float]) -> float:
 class World:
     """Synthetic items and users: clusters of unit vectors, popular items from the largest cluster."""
 
-    def __init__(self, num_items: int, seed: int = 0) -> None:
+    def __init__(self, num_items: int, learners: int, seed: int = 0) -> None:
+        self._learners = learners
         self._rng = np.random.default_rng(seed)
         clusters = max(16, num_items // 500)
         centers = self._rng.standard_normal((clusters, DIMENSION)).astype(np.float32)
@@ -116,7 +120,7 @@ class World:
         return json.dumps({"history": [f"i{item}" for item in self.history(user)], "k": K}).encode()
 
     def write(self, path: pathlib.Path) -> pathlib.Path:
-        """The package: mean-of-history encoder, a ranker of three layers."""
+        """The package: mean-of-history encoder, a ranker of three layers, a pre-ranker distilled from that."""
         from bench.recommend_model import programs
         from tradewind.models import write_package
 
@@ -124,7 +128,9 @@ class World:
             path,
             name="recommend",
             task="recommend",
-            programs=programs(self.table),
+            programs=programs(
+                self.table, CANDIDATES, [self.history(FIRST_LEARNER + n) for n in range(self._learners)]
+            ),
             tensors={"items": {"embedding": _torch(self.table)}},
             vocabularies={"item": ["", *(f"i{n}" for n in range(1, len(self.table)))]},
             config={"max_history": HISTORY, "popular": self.popular},
@@ -194,5 +200,10 @@ def _torch(table: np.ndarray) -> Any:
     return torch.from_numpy(table)
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Which package."""
+    parser.add_argument("--plain", action="store_true", help="a package without a pre-ranker")
+
+
 if __name__ == "__main__":
-    main(NAME, measure, packages=("torch", "faiss-cpu"))
+    main(NAME, measure, packages=("torch", "faiss-cpu"), add_flags=add_flags)

@@ -1,9 +1,16 @@
 """The synthetic recommender's programs: what is fast enough to be served, and heavy enough to be worth degrading."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram, export
 
+from bench.harness import say
+from tradewind.models.export import export_ranker
+from tradewind.models.prerank import Candidates, distil, kept
+
+USERS = 16
 REORDERS = 1.0
 """Deviation of what the ranker adds, in deviations of the retrieval scores that it adds to: as much again."""
 
@@ -51,11 +58,11 @@ class Rank(torch.nn.Module):
         self.scale = REORDERS * scores.std(1).mean() / extra.std(1).mean()
 
 
-def programs(table: np.ndarray) -> dict[str, ExportedProgram]:
-    """`encode` and `rank`, with any number of users and candidates."""
+def programs(table: np.ndarray, candidates: int, histories: list[list[int]]) -> dict[str, ExportedProgram]:
+    """`encode`, `rank` and, where there are histories to learn it from, `prerank`; any number of users and candidates."""
     torch.manual_seed(0)
     dimension = table.shape[1]
-    t, b, k = (Dim(name, min=1) for name in ("t", "b", "k"))
+    t = Dim("t", min=1)
     encode = export(
         Encode(table).eval(),
         (
@@ -69,9 +76,32 @@ def programs(table: np.ndarray) -> dict[str, ExportedProgram]:
     )
     ranker = Rank(table).eval()
     ranker.calibrate(ranker.table[torch.randint(1, len(table), (8,))], 500)
-    rank = export(
-        ranker,
-        (torch.ones(3, dimension), torch.ones(3, 5, dtype=torch.int64), torch.rand(3, 5), torch.ones(3, 0)),
-        dynamic_shapes=({0: b}, {0: b, 1: k}, {0: b, 1: k}, {0: b}),
+    found = {"encode": encode, "rank": export_ranker(ranker, dimension, 0)}
+    if histories:
+        found["prerank"] = _prerank(ranker, histories, candidates)
+    return found
+
+
+@torch.no_grad()
+def _retrieved(table: torch.Tensor, histories: list[list[int]], candidates: int) -> Candidates:
+    query = torch.nn.functional.normalize(
+        torch.stack([table[history].sum(0) for history in histories]), dim=1
     )
-    return {"encode": encode, "rank": rank}
+    scores = query @ table.T
+    scores[:, 0] = -torch.inf
+    scores, items = scores.topk(candidates, dim=1)
+    return Candidates(query, items, scores, torch.zeros(len(query), 0))
+
+
+def _prerank(ranker: Rank, histories: list[list[int]], candidates: int) -> ExportedProgram:
+    """Learn it from all but the last users, and say what it keeps of their best."""
+    groups = [histories[start : start + USERS] for start in range(0, len(histories), USERS)]
+    *learnt, held = [_retrieved(ranker.table, group, candidates) for group in groups]
+    lists = itertools.cycle(learnt)
+    prerank = distil(ranker, ranker.table, lambda: next(lists))
+    shares = kept(ranker, prerank, held, [candidates // part for part in (20, 10, 5, 2)])
+    say(
+        "of the ranker's ten best, the pre-ranker keeps "
+        + ", ".join(f"{v:.3f} in {n}" for n, v in shares.items())
+    )
+    return export_ranker(prerank, ranker.table.shape[1], 0)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config
 
 from recipes.recommender.features import tags
 from recipes.recommender.jagged import Jagged, next_times, single_layout
@@ -18,9 +17,9 @@ from recipes.recommender.models.base import SequenceModel
 from recipes.recommender.models.popularity import popular
 from recipes.recommender.rank import Ranker, user_side
 from recipes.recommender.split import Split
+from tradewind.models.export import MOST, export_dynamic, export_ranker
 
 RETRIEVE_K = 100
-MOST = 1 << 20
 
 
 class Encoder(nn.Module):
@@ -61,23 +60,7 @@ def export_encoder(model: SequenceModel) -> ExportedProgram:
     )
     tokens, sequences = Dim("tokens", min=1, max=MOST), Dim("sequences", min=1, max=MOST)
     shapes = ({0: tokens}, {0: sequences + 1}, {0: tokens}, {0: tokens}, {0: sequences})
-    return _export(Encoder(model), example, shapes)
-
-
-def export_ranker(ranker: Ranker, dimension: int, user_features: int) -> ExportedProgram:
-    """`rank`, with any number of requests and candidates."""
-    example = (
-        torch.zeros(3, dimension), torch.ones(3, 5, dtype=torch.int64), torch.rand(3, 5), torch.zeros(3, user_features)
-    )  # fmt: skip
-    requests, count = Dim("requests", min=1, max=MOST), Dim("candidates", min=1, max=MOST)
-    shapes = ({0: requests}, {0: requests, 1: count}, {0: requests, 1: count}, {0: requests})
-    return _export(ranker, example, shapes)
-
-
-def _export(module: nn.Module, example: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
-    # Otherwise torch reasons separately about sizes 0 and 1, and refuses a batch of one.
-    with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        return torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+    return export_dynamic(Encoder(model), example, shapes)
 
 
 def write(

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from tests.serve.engine import Engine
 from tradewind.models import write_package
+from tradewind.models.export import export_ranker
 
 COMMAND = "from tradewind.cli.main import main; main()"
 NUM_ITEMS = 40
@@ -50,6 +51,14 @@ class Rank(torch.nn.Module):
         return retrieval_scores + bad + 0.0 * query.sum(1, keepdim=True) + 0.0 * candidates
 
 
+class Prerank(torch.nn.Module):
+    """The retrieval order turned round, and NaN for the ranker's bad user: nothing else orders like this."""
+
+    def forward(self, query, candidates, retrieval_scores, user_features):
+        bad = torch.where(user_features[:, :1] == BAD_USER, torch.nan, 0.0)
+        return bad - retrieval_scores + 0.0 * query.sum(1, keepdim=True) + 0.0 * candidates
+
+
 class Affine(torch.nn.Module):
     def forward(self, x, ids):
         return {"y": x * 2.0 + 1.0, "next": ids + 1}
@@ -74,19 +83,14 @@ class Total(torch.nn.Module):
 
 
 def export_recommender() -> dict[str, ExportedProgram]:
-    t, b, k = (Dim(name, min=1) for name in ("t", "b", "k"))
+    t = Dim("t", min=1)
     offsets, now = torch.tensor([0, 2, 5]), torch.tensor([2, 3])
     encode = export(
         Encode(),
         (torch.ones(5, dtype=torch.int64), offsets, torch.ones(5, dtype=torch.int64), torch.ones(5), now),
         dynamic_shapes=({0: t}, {0: Dim.AUTO}, {0: t}, {0: t}, {0: Dim.AUTO}),
     )
-    rank = export(
-        Rank(),
-        (torch.ones(3, DIMENSION), torch.ones(3, 5, dtype=torch.int64), torch.ones(3, 5), torch.ones(3, 2)),
-        dynamic_shapes=({0: b}, {0: b, 1: k}, {0: b, 1: k}, {0: b}),
-    )
-    return {"encode": encode, "rank": rank}
+    return {"encode": encode, "rank": export_ranker(Rank(), DIMENSION, 2)}
 
 
 def export_generic() -> dict[str, ExportedProgram]:
@@ -102,12 +106,22 @@ def export_generic() -> dict[str, ExportedProgram]:
 @pytest.fixture(scope="session")
 def recommender(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A recommender package of 40 items named i1..i40."""
-    path = tmp_path_factory.mktemp("models") / "recommender"
+    return write_recommender(tmp_path_factory.mktemp("models") / "recommender", export_recommender())
+
+
+@pytest.fixture(scope="session")
+def preranked(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The same with a pre-ranker."""
+    programs = export_recommender() | {"prerank": export_ranker(Prerank(), DIMENSION, 2)}
+    return write_recommender(tmp_path_factory.mktemp("models") / "preranked", programs)
+
+
+def write_recommender(path: pathlib.Path, programs: dict[str, ExportedProgram]) -> pathlib.Path:
     write_package(
         path,
         name="recommender",
         task="recommend",
-        programs=export_recommender(),
+        programs=programs,
         tensors={"items": {"embedding": Encode().table.detach()}},
         vocabularies={"item": ["", *(f"i{n}" for n in range(1, NUM_ITEMS + 1))]},
         metrics={},

@@ -8,9 +8,12 @@ from tradewind.serve.ladder import Rung, floor_of, popular_name, program_levels,
 from tradewind.spec import QualityLevel
 
 
+RANKS, PRERANKS = ("encode", "rank"), ("encode", "prerank", "rank")
+
+
 def test_a_recommender_has_levels_with_nothing_to_configure():
     """All candidates ranked, parts of them where that is enough for an answer, the order of retrieval."""
-    assert recommender_rungs((), 500, True) == [
+    assert recommender_rungs((), 500, RANKS) == [
         Rung("rank-500", 500, True),
         Rung("rank-350", 350, True),
         Rung("rank-250", 250, True),
@@ -18,21 +21,53 @@ def test_a_recommender_has_levels_with_nothing_to_configure():
         Rung("rank-100", 100, True),
         Rung("retrieve-100", 100, False),
     ]
-    assert [r.name for r in recommender_rungs((), 20, True)] == [
+    assert [r.name for r in recommender_rungs((), 20, RANKS)] == [
         "rank-20",
         "rank-14",
         "rank-10",
         "retrieve-20",
     ]
-    assert recommender_rungs((), 500, False) == [Rung("retrieve-500", 500, False)]
+    assert recommender_rungs((), 500, ("encode",)) == [Rung("retrieve-500", 500, False)]
     assert popular_name((), (3, 1)) == "popular"
     assert popular_name((), ()) is None
+
+
+def test_a_pre_ranker_takes_the_place_of_fewer_candidates():
+    """All are retrieved at every level that ranks; it chooses those that are ranked, and its own order comes last."""
+    assert recommender_rungs((), 500, PRERANKS) == [
+        Rung("rank-500", 500, True),
+        Rung("rank-150-of-500", 500, True, 150),
+        Rung("rank-75-of-500", 500, True, 75),
+        Rung("rank-40-of-500", 500, True, 40),
+        Rung("prerank-100-of-500", 500, False, 100),
+        Rung("retrieve-100", 100, False),
+    ]
+    assert [(r.name, r.most) for r in recommender_rungs((), 40, PRERANKS)] == [
+        ("rank-40", 40),
+        ("rank-12-of-40", 12),
+        ("prerank-40-of-40", 40),
+        ("retrieve-40", 40),
+    ]
+
+
+def test_a_named_level_may_pre_rank():
+    """No more than are retrieved."""
+    named = (
+        QualityLevel(candidates=300, prerank=60),
+        QualityLevel(prerank=900),
+        QualityLevel(prerank=30, rank=False, name="light"),
+    )
+    assert recommender_rungs(named, 500, PRERANKS) == [
+        Rung("rank-60-of-300", 300, True, 60),
+        Rung("rank-500-of-500", 500, True, 500),
+        Rung("light", 500, False, 30),
+    ]
 
 
 def test_levels_are_those_that_the_endpoint_names():
     """No more of them than the package has items; the popular list only where it is named."""
     named = (QualityLevel(candidates=900, name="best"), QualityLevel(rank=False, candidates=50))
-    assert recommender_rungs(named, 500, True) == [Rung("best", 500, True), Rung("retrieve-50", 50, False)]
+    assert recommender_rungs(named, 500, RANKS) == [Rung("best", 500, True), Rung("retrieve-50", 50, False)]
     assert popular_name(named, (1,)) is None
     assert popular_name((*named, QualityLevel(popular=True, name="list")), (1,)) == "list"
 
@@ -40,15 +75,16 @@ def test_levels_are_those_that_the_endpoint_names():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: recommender_rungs((QualityLevel(popular=True),), 5, True), "popular list alone"),
-        (lambda: recommender_rungs((QualityLevel(program="x"),), 5, True), "name no program"),
-        (lambda: recommender_rungs((QualityLevel(candidates=3),), 5, False), "no program 'rank'"),
+        (lambda: recommender_rungs((QualityLevel(popular=True),), 5, RANKS), "popular list alone"),
+        (lambda: recommender_rungs((QualityLevel(program="x"),), 5, RANKS), "name no program"),
+        (lambda: recommender_rungs((QualityLevel(candidates=3),), 5, ("encode",)), "no program 'rank'"),
+        (lambda: recommender_rungs((QualityLevel(prerank=3),), 5, RANKS), "no program 'prerank'"),
         (lambda: popular_name((QualityLevel(popular=True), QualityLevel()), (1,)), "as the last level"),
         (lambda: popular_name((QualityLevel(), QualityLevel(popular=True)), ()), "no popular items"),
         (lambda: program_levels((QualityLevel(program="x"),), ["a", "b"]), "the package has a, b"),
         (lambda: program_levels((QualityLevel(candidates=5),), ["a"]), "name a program each"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_levels_that_there_cannot_be_are_refused(make, why):
     """When the server starts, with what would be right."""

@@ -7,6 +7,7 @@ import torch
 from tests.serve.conftest import BAD_USER, NUM_ITEMS, POPULAR
 from tradewind.models import open_package
 from tradewind.retrieve import build
+from tradewind.serve.ladder import Rung
 from tradewind.serve.pipeline import Recommender
 
 
@@ -15,8 +16,22 @@ def package(recommender):
     return open_package(recommender)
 
 
-def pipeline(package, table: np.ndarray, *, candidates: int = 20, ranks: bool = True, popular=POPULAR):
-    return Recommender(package, build("exact", table, skip=1), candidates, ranks, popular)
+@pytest.fixture(scope="module")
+def with_prerank(preranked):
+    return open_package(preranked)
+
+
+def pipeline(
+    package,
+    table: np.ndarray,
+    *,
+    candidates: int = 20,
+    ranks: bool = True,
+    preranked: int = 0,
+    popular=POPULAR,
+):
+    rung = Rung("level", candidates, ranks, preranked)
+    return Recommender(package, build("exact", table, skip=1), rung, popular)
 
 
 def batch(*users: dict) -> dict[str, torch.Tensor]:
@@ -56,6 +71,35 @@ def test_each_user_gets_their_own_best_items_whatever_the_batch(package, table, 
     assert (top["scores"].diff(dim=1) <= 0).all()
 
 
+@pytest.mark.parametrize("ranks", [True, False])
+def test_the_pre_ranker_chooses_whom_the_ranker_sees(with_prerank, table, ranks):
+    """Of the 20 retrieved it leaves its best six (the test's likes those that retrieval likes least)."""
+    users = [{"values": [1, 2], "seen": [1, 2]}, {"values": [9]}]
+    top = pipeline(with_prerank, table, ranks=ranks, preranked=6)(batch(*users))
+    for row, user in enumerate(users):
+        left = best(table, user["values"], user.get("seen", []), 20)[-6:]
+        assert top["items"][row].tolist() == (left[:5] if ranks else left[:0:-1])
+
+
+def test_the_pre_ranker_leaves_no_candidate_that_there_is_not(with_prerank, table):
+    """All but three were seen: those three, whatever it thinks of the padding."""
+    seen = list(range(1, NUM_ITEMS - 2))
+    top = pipeline(with_prerank, table, preranked=6)(batch({"values": [1], "seen": seen}))
+    assert sorted(top["items"][0, :3].tolist()) == [NUM_ITEMS - 2, NUM_ITEMS - 1, NUM_ITEMS]
+    assert top["items"][0, 3:].tolist() == [0, 0]
+
+
+def test_levels_of_one_pipeline_share_what_they_loaded(with_prerank, table):
+    """A level is a copy that has its own stages, and another's are as they were."""
+    full = pipeline(with_prerank, table)
+    level = full.at(Rung("level", 20, True, 6))
+    assert level._rank is full._rank
+    assert level.at(Rung("other", 10, True, 3))._prerank is level._prerank
+    user = {"values": [9]}
+    assert full(batch(user))["items"][0].tolist() == best(table, [9], [], 5)
+    assert level(batch(user))["items"][0].tolist() == best(table, [9], [], 20)[-6:][:5]
+
+
 def test_users_without_a_history_get_popular_items_beside_others_who_have_one(package, table):
     """In the package's order, scored by one over the rank; the rest of their row is empty."""
     top = pipeline(package, table)(batch({}, {"values": [9]}, {}))
@@ -84,10 +128,12 @@ def test_no_more_than_the_candidates_can_be_had(package, table):
     assert top["items"].shape == (2, 4)
 
 
-def test_a_model_that_gives_nan_fails(package, table):
+def test_a_model_that_gives_nan_fails(package, with_prerank, table):
     """It names the program; the dispatcher then finds out whose request it was."""
     with pytest.raises(ValueError, match="rank gave NaN"):
         pipeline(package, table)(batch({"values": [1]}, {"values": [2], "user": [BAD_USER, 0.0]}))
+    with pytest.raises(ValueError, match="prerank gave NaN"):
+        pipeline(with_prerank, table, preranked=5)(batch({"values": [1], "user": [BAD_USER, 0.0]}))
     broken = pipeline(package, table)
     broken._encode = lambda *inputs: torch.full((1, table.shape[1]), torch.nan)
     with pytest.raises(ValueError, match="encode gave NaN"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-_OUTPUTS = {"recommend": {"encode": ["query"], "rank": ["scores"]}, "generic": {}}
+_OUTPUTS = {"recommend": {"encode": ["query"], "prerank": ["scores"], "rank": ["scores"]}, "generic": {}}
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 
 

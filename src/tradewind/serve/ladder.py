@@ -1,6 +1,6 @@
 """Which levels a model is served at: those that the endpoint names, or a recommender's own. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tradewind import names
@@ -14,6 +14,8 @@ RETRIEVED = 100
 PARTS = (0.7, 0.5, 0.35, 0.2)
 """Of the candidates, how many each level ranks after the full one. Between two levels' capacities both are used in
 turn, and lose as much as they are apart: small steps lose little."""
+PRERANKED = (0.3, 0.15, 0.08)
+"""The same where a light ranker says which: it loses less with fewer of them."""
 POPULAR = "popular"
 
 
@@ -22,14 +24,25 @@ class Rung(NamedTuple):
 
     name: str
     candidates: int
+    """How many are retrieved."""
     rank: bool
+    preranked: int = 0
+    """How many of them the light ranker leaves; 0 where it is not asked."""
+
+    @property
+    def most(self) -> int:
+        """Items that an answer may have."""
+        return self.preranked or self.candidates
 
 
-def recommender_rungs(levels: Sequence[QualityLevel], candidates: int, ranks: bool) -> list[Rung]:
-    """Return the levels of a recommender, best first; the popular list is none of them.
+def recommender_rungs(
+    levels: Sequence[QualityLevel], candidates: int, programs: Collection[str]
+) -> list[Rung]:
+    """Return the levels of a recommender with these programs, best first; the popular list is none of them.
 
-    Without any named: all `candidates` ranked, smaller and smaller parts of them ranked, and the order of retrieval;
-    only the last where the package has no ranker. Raises SpecError for levels that this package cannot give.
+    Without any named: all `candidates` ranked; smaller and smaller parts of them ranked, chosen by `prerank` where
+    the package has it, and its own order; the order of retrieval, alone where there is no ranker. Raises SpecError for
+    levels that this package cannot give.
     """
     named = [level for level in levels if not level.popular]
     if levels and not named:
@@ -37,24 +50,44 @@ def recommender_rungs(levels: Sequence[QualityLevel], candidates: int, ranks: bo
             "EndpointSpec: levels: a popular list alone is no recommender; name a level before it"
         )
     if not levels:
-        named = [QualityLevel(candidates=candidates)]
-        parts = [round(share * candidates) for share in PARTS] if ranks else []
-        named += [QualityLevel(candidates=part) for part in parts if part >= DEFAULT_K]
-        if ranks:
-            named.append(QualityLevel(rank=False))
-    return [_rung(level, candidates, ranks, bool(levels)) for level in named]
+        named = _usual(candidates, programs)
+    return [_rung(level, candidates, programs, bool(levels)) for level in named]
 
 
-def _rung(level: QualityLevel, candidates: int, ranks: bool, stated: bool) -> Rung:
+def _usual(candidates: int, programs: Collection[str]) -> list[QualityLevel]:
+    full, retrieved = QualityLevel(candidates=candidates), QualityLevel(rank=False)
+    if "rank" not in programs:
+        return [full]
+    if "prerank" not in programs:
+        parts = _parts(PARTS, candidates)
+        return [full, *(QualityLevel(candidates=part) for part in parts), retrieved]
+    ranked = [QualityLevel(candidates=candidates, prerank=part) for part in _parts(PRERANKED, candidates)]
+    light = QualityLevel(candidates=candidates, prerank=min(RETRIEVED, candidates), rank=False)
+    return [full, *ranked, light, retrieved]
+
+
+def _parts(shares: Sequence[float], candidates: int) -> list[int]:
+    parts = [round(share * candidates) for share in shares]
+    return [part for part in parts if part >= DEFAULT_K]
+
+
+def _rung(level: QualityLevel, candidates: int, programs: Collection[str], stated: bool) -> Rung:
     if level.program is not None:
         raise SpecError(
             f"EndpointSpec: levels: program {level.program!r}: a recommender's levels name no program"
         )
-    rank = level.rank and ranks
-    if stated and level.rank and not ranks:
+    rank = level.rank and "rank" in programs
+    if stated and level.rank and not rank:
         raise SpecError("EndpointSpec: levels: this package has no program 'rank'; write rank: false")
-    count = min(level.candidates or (candidates if rank else RETRIEVED), candidates)
-    return Rung(level.name or f"{'rank' if rank else 'retrieve'}-{count}", count, rank)
+    if level.prerank is not None and "prerank" not in programs:
+        raise SpecError("EndpointSpec: levels: this package has no program 'prerank'; leave prerank out")
+    whole = rank or level.prerank is not None
+    count = min(level.candidates or (candidates if whole else RETRIEVED), candidates)
+    if level.prerank is None:
+        return Rung(level.name or f"{'rank' if rank else 'retrieve'}-{count}", count, rank)
+    left = min(level.prerank, count)
+    name = f"{'rank' if rank else 'prerank'}-{left}-of-{count}"
+    return Rung(level.name or name, count, rank, left)
 
 
 def popular_name(levels: Sequence[QualityLevel], popular: Sequence[int]) -> str | None:

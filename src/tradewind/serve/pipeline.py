@@ -1,4 +1,4 @@
-"""Recommend, inside the worker: encode histories, retrieve candidates, rank them, in one batch."""
+"""Recommend, inside the worker: encode histories, retrieve candidates, pre-rank and rank them, in one batch."""
 
 import copy
 from collections.abc import Sequence
@@ -9,31 +9,34 @@ import numpy.typing as npt
 import torch
 
 from tradewind.models import Package
+from tradewind.models.program import Program
 from tradewind.retrieve import Filter, Index
 from tradewind.retrieve.attributes import Attributes
 from tradewind.retrieve.audit import Audit
 from tradewind.retrieve.auto import AutoIndex
 from tradewind.serve.filtering import FILTER, FILTER_BYTES, filters_of
+from tradewind.serve.ladder import Rung
 
 Tensors = dict[str, torch.Tensor]
 
 
 class Recommender:
-    """Encode -> retrieve -> rank over a batch of users, histories as jagged tensors."""
+    """Encode -> retrieve -> pre-rank -> rank over a batch of users, histories as jagged tensors; at one level."""
 
     def __init__(
         self,
         package: Package,
         index: Index,
-        candidates: int,
-        ranks: bool,
+        rung: Rung,
         popular: Sequence[int] = (),
         attributes: Attributes | None = None,
     ) -> None:
+        self._package = package
+        self._loaded: dict[str, Program] = {}
+        """The programs that some level needed, at all levels."""
         self._encode = package.program("encode")
-        self._rank = package.program("rank") if ranks else None
         self._index = index
-        self._candidates = candidates
+        self._take(rung)
         self._popular = tuple(popular)
         self._popular_attributes = (
             None if attributes is None else attributes.take(np.array(popular, np.int64))
@@ -49,12 +52,21 @@ class Recommender:
         """The attributes of the popular items, in their order."""
         return self._popular_attributes
 
-    def at(self, candidates: int, ranks: bool) -> "Recommender":
-        """Return the same pipeline with so many candidates, ranked or in the order in which they were retrieved."""
+    def at(self, rung: Rung) -> "Recommender":
+        """Return the same pipeline at another level."""
         other = copy.copy(self)
-        other._candidates = candidates
-        other._rank = self._rank if ranks else None
+        other._take(rung)
         return other
+
+    def _take(self, rung: Rung) -> None:
+        self._rung = rung
+        self._prerank = self._program("prerank") if rung.preranked else None
+        self._rank = self._program("rank") if rung.rank else None
+
+    def _program(self, name: str) -> Program:
+        if name not in self._loaded:
+            self._loaded[name] = self._package.program(name)
+        return self._loaded[name]
 
     def __call__(self, batch: Tensors) -> Tensors:
         """Return `items` INT64 [B, k] (positions, 0 where there are no more) and `scores` FP32 [B, k].
@@ -71,7 +83,9 @@ class Recommender:
         _check_finite("encode", query)
         seen = _exclusions(batch["seen"], batch["num_seen"])
         wanted = _filters(batch)
-        found, positions = self._index.search(query.numpy(), self._candidates, exclude=seen, filters=wanted)
+        found, positions = self._index.search(
+            query.numpy(), self._rung.candidates, exclude=seen, filters=wanted
+        )
         scores, candidates = torch.from_numpy(found), torch.from_numpy(positions)
         top = self._top(query, candidates, scores, batch)
         if self._popular:
@@ -86,11 +100,15 @@ class Recommender:
         valid = torch.isfinite(retrieved) & (candidates > 0)
         candidates = torch.where(valid, candidates, 0)
         retrieved = torch.where(valid, retrieved, 0.0)
-        scores = retrieved
+        scores = torch.where(valid, retrieved, -torch.inf)
+        if self._prerank is not None:
+            scores = _scored(self._prerank, query, candidates, retrieved, valid, batch["user"])
+            kept = scores.topk(min(self._rung.preranked, scores.shape[1]), dim=1).indices
+            candidates, retrieved, valid, scores = (
+                t.gather(1, kept) for t in (candidates, retrieved, valid, scores)
+            )
         if self._rank is not None:
-            scores = _only(self._rank(query, candidates, retrieved, batch["user"]))
-            _check_finite("rank", torch.where(valid, scores, 0.0))
-        scores = torch.where(valid, scores, -torch.inf)
+            scores = _scored(self._rank, query, candidates, retrieved, valid, batch["user"])
         width = min(int(batch["k"].max()), scores.shape[1])
         best, where = scores.topk(width, dim=1)
         return {"items": candidates.gather(1, where), "scores": best}
@@ -120,6 +138,20 @@ def _filters(batch: Tensors) -> list[Filter | None] | None:
     if FILTER not in batch:
         return None
     return filters_of(batch[FILTER].numpy().tobytes(), batch[FILTER_BYTES].tolist())
+
+
+def _scored(
+    program: Program,
+    query: torch.Tensor,
+    candidates: torch.Tensor,
+    retrieved: torch.Tensor,
+    valid: torch.Tensor,
+    user: torch.Tensor,
+) -> torch.Tensor:
+    """Return a ranker's scores [B, K], -inf where there is no candidate."""
+    scores = _only(program(query, candidates, retrieved, user))
+    _check_finite(program.name, torch.where(valid, scores, 0.0))
+    return torch.where(valid, scores, -torch.inf)
 
 
 def _check_finite(program: str, tensor: torch.Tensor) -> None:

@@ -84,13 +84,12 @@ def _pipelines(
     num_items = embedding.shape[0] - 1
     settings = settings_of(package.config, num_items)
     attributes = attributes_of(package, len(embedding))
-    ranks = "rank" in package.manifest.programs
-    rungs = recommender_rungs(levels, min(candidates, num_items), ranks)
+    rungs = recommender_rungs(levels, min(candidates, num_items), package.manifest.programs)
     found = build(index, embedding.numpy(), skip=1, attributes=attributes)
-    whole = Recommender(package, found, rungs[0].candidates, ranks, settings.popular, attributes)
+    whole = Recommender(package, found, rungs[0], settings.popular, attributes)
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
-            whole.at(rung.candidates, rung.rank), rung, settings, num_items, max_batch, attributes
+            whole.at(rung), rung, settings, num_items, max_batch, attributes
         )
         for i, rung in enumerate(rungs)
     }
@@ -133,7 +132,7 @@ class PipelineRunner:
             profile_s=profile,
             max_rows=self._max_rows,
             level=self.rung.name,
-            most=self.rung.candidates,
+            most=self.rung.most,
         )
 
     def _sample(self, rows: int) -> Tensors:

@@ -37,11 +37,13 @@ class PriorityClass(Spec, frozen=True, kw_only=True):
 class QualityLevel(Spec, frozen=True, kw_only=True):
     """One way to answer. A recommender's says how much is ranked; a generic package's names a program.
 
-    `popular` is a list that the front process gives by itself, at no cost to the model's workers.
+    `prerank` is how many of the candidates the package's program `prerank` leaves to `rank`: the best, as it scores
+    them. `popular` is a list that the front process gives by itself, at no cost to the model's workers.
     """
 
     name: Name | None = None
     candidates: AtLeastOne | None = None
+    prerank: AtLeastOne | None = None
     rank: bool = True
     popular: bool = False
     program: str | None = None
