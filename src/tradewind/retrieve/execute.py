@@ -43,11 +43,16 @@ def scan(state: State, queries: Floats, k: int, wanted: Filter | None) -> Found:
         flags = state.dead.flags
         best = best_of(state.base.table, queries, k, banned=flags if flags.any() else None)
         return _found(best.scores, best.rows)
-    positions = state.base.subset(wanted).positions()
+    subset = state.base.subset(wanted)
+    positions, packed = subset.positions(), subset.packed()
     if not len(positions):
         return _found(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64))
     dead = state.dead.flags[positions]
-    best = best_of(state.base.table, queries, k, positions, dead if dead.any() else None)
+    banned = dead if dead.any() else None
+    if packed is not None:
+        best = best_of(packed, queries, k, banned=banned)
+    else:
+        best = best_of(state.base.table, queries, k, positions, banned)
     return _found(best.scores, positions[best.rows])
 
 
@@ -68,7 +73,7 @@ def _probe(
 ) -> Found:
     """Probing; rows whose filter lies so far off that a scan of its items costs less are scanned."""
     allowed = _allowed(inverted, state.dead, subset)
-    probes = inverted.probes(queries, plan.need, allowed)
+    probes = inverted.probes(queries, state.dead.need(plan.need, len(inverted.positions)), allowed)
     far = probes.visited > plan.most_rows
     if far.all() and len(queries):
         empty = np.full((len(queries), k), -1, dtype=np.int64)
@@ -84,7 +89,7 @@ def _overfetch(
     """More items than k without the filter, which is then asked about these alone: no bitmap is made."""
     wide = fetched(k, plan.share)
     allowed = _allowed(inverted, state.dead, None)
-    probes = inverted.probes(queries, plan.need, allowed)
+    probes = inverted.probes(queries, state.dead.need(plan.need, len(inverted.positions)), allowed)
     scores, positions = inverted.search(queries, wide, probes, allowed)
     held = np.zeros(positions.shape, dtype=np.bool_)
     some = positions >= 0

@@ -15,6 +15,7 @@ from tradewind.retrieve.attributes import Attributes
 from tradewind.retrieve.inverted import Allowed, Inverted
 from tradewind.retrieve.plan import Cell, Curve, Profile
 from tradewind.retrieve.scan import best_of, best_rows
+from tradewind.retrieve.segments import PACKED_SHARE
 
 Floats = npt.NDArray[np.float32]
 
@@ -121,10 +122,19 @@ class _Timer:
         return self._curve([len(vectors)], lambda queries, _: best_of(table, queries, 100))
 
     def subset(self, vectors: Floats, generator: np.random.Generator) -> Curve:
+        """Of so few rows that they are kept side by side, those alone; of more, from all over the table."""
         rows = [count for count in (64, 1024, 8192, 65_536) if count <= len(vectors)]
-        table = torch.from_numpy(vectors)
+        table, most = torch.from_numpy(vectors), PACKED_SHARE * len(vectors)
         some = {count: np.sort(generator.choice(len(vectors), count, False)) for count in rows}
-        return self._curve(rows, lambda queries, count: best_of(table, queries, 100, some[count]))
+        packed = {count: table[torch.from_numpy(some[count])] for count in rows if count <= most}
+
+        def run(queries: Floats, count: int) -> None:
+            if count in packed:
+                best_of(packed[count], queries, 100)
+            else:
+                best_of(table, queries, 100, some[count])
+
+        return self._curve(rows, run)
 
     def probe(self, inverted: Inverted) -> Curve:
         visits = [2**i for i in range(1, 20, 2) if 2**i <= inverted.num_lists]

@@ -130,12 +130,12 @@ def band_of(share: float) -> float:
 
 
 def _overfetch(profile: Profile, ask: Ask, share: float, corrections: Corrections) -> list[Plan]:
-    wide = fetched(ask.k, share)
-    factor = corrections.get(("overfetch", band_of(share)), 1.0)
-    if wide > ask.num_items // 8 or math.isinf(factor):
+    """The rows that hold what probing would have to see: measured, where `k / share` of all would go beyond it."""
+    seen = _need(profile, "overfetch", ask.k, share, corrections)
+    if not seen or fetched(ask.k, share) > ask.num_items // 8:
         return []
-    need = math.ceil(factor * _need(profile, "probe", wide, 1.0, {}))
-    return [Plan("overfetch", need, profile.probe.at(need, ask.num_queries), share, "")] if need else []
+    need = max(fetched(ask.k, share), math.ceil(seen / share))
+    return [Plan("overfetch", need, profile.probe.at(need, ask.num_queries), share, "")]
 
 
 def _need(profile: Profile, name: str, k: int, share: float, corrections: Corrections) -> int:

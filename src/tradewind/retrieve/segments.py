@@ -3,6 +3,7 @@
 All of it is immutable. A search takes one `State` and is not disturbed by what is written meanwhile.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from typing import NamedTuple
@@ -18,6 +19,9 @@ from tradewind.retrieve.inverted import Allowed, Inverted
 from tradewind.retrieve.plan import Profile
 
 _KEPT_FILTERS = 64
+PACKED_SHARE = 1 / 64
+"""Of the items, the most that a filter may hold for their vectors to be kept side by side too. Read from all over the
+table they take three times as long. All filters that are kept take no more memory than the table."""
 _MERGE_RATIO = 4
 
 
@@ -29,6 +33,8 @@ class Subset:
         self.bits = np.packbits(mask, bitorder="little")
         self.count = int(np.count_nonzero(mask))
         self._positions: Positions | None = None
+        self._scanned = False
+        self._packed: torch.Tensor | None = None
         self._per_list: npt.NDArray[np.int32] | None = None
 
     def mask(self) -> Mask:
@@ -41,8 +47,15 @@ class Subset:
             self._positions = np.flatnonzero(self.mask())
         return self._positions
 
+    def packed(self) -> torch.Tensor | None:
+        """float32[M, D], the items' vectors alone, from the second call on; None where the filter holds too many."""
+        if self._packed is None and self._scanned and self.count <= PACKED_SHARE * len(self._base.vectors):
+            self._packed = torch.from_numpy(self._base.vectors[self.positions()])
+        self._scanned = True
+        return self._packed
+
     def allowed(self, inverted: Inverted, dead: "Dead") -> Allowed:
-        """What probing may return. Dead items are still counted per list: they are few between two rebuilds."""
+        """What probing may return. Dead items are still counted per list: `Dead.need` makes up for that."""
         if self._per_list is None:
             self._per_list = inverted.allow(self.mask()).per_list
         bits = self.bits & dead.alive_bits if dead.removed else self.bits
@@ -59,6 +72,10 @@ class Dead(NamedTuple):
     @classmethod
     def of(cls, flags: Mask, removed: int) -> "Dead":
         return cls(flags, np.packbits(~flags, bitorder="little"), removed)
+
+    def need(self, need: int, num_base: int) -> int:
+        """How many items to see, some of them dead, where so many that are alive are to be seen."""
+        return math.ceil(need * num_base / max(1, num_base - self.removed))
 
 
 class Base:

@@ -79,12 +79,12 @@ class App:
             waited_s = time.monotonic() - request.arrived_s
             self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
             return NO_TIME  # as it is: at the door every microsecond is taken from those inside
-        exchange = Exchange(route.name, self._request_id(request), request, self._serving.version)
+        quota = request.quota if isinstance(answer, Work) else None
+        exchange = Exchange(route.name, self._request_id(request), request, self._serving.version, quota)
         if isinstance(answer, Response):
             response = self._done(exchange, answer)
             tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
             return response
-        exchange = exchange._replace(quota=request.quota)
         leave = partial(answer.serving.dispatcher.cancel, answer.program, answer.job)
         answered = partial(self._respond, exchange, answer)
         respond = watched(self._replica.watchers, request, route.name, answer, answered)
@@ -136,7 +136,8 @@ class App:
             (names.HEADER_REQUEST_ID, request_id),
             (names.HEADER_VERSION, version),
         )
-        return response._replace(headers=headers, close=response.close or self._replica.draining)
+        close = response.close or self._replica.draining
+        return Response(response.status, response.body, response.media_type, headers, close)
 
     def _request_id(self, request: Request) -> str:
         stated = request.header(REQUEST_ID)

@@ -29,6 +29,15 @@ class Caller(NamedTuple):
 ANYBODY = Caller(NOBODY, 0)
 
 
+class Claim(NamedTuple):
+    """What a request's headers say of it."""
+
+    caller: Caller
+    deadline_s: float
+    final: bool
+    """Nothing in its body, which nobody has read, says otherwise."""
+
+
 class Callers:
     """Reads who calls from a request's headers or metadata; knows a bounded number of tenants."""
 
@@ -41,16 +50,16 @@ class Callers:
         self._tenants = {NOBODY, OTHERS, *self._weights}
         self._plain = Caller(NOBODY, self._default)
 
-    def caller_of(self, header: Header, priority: object = None, *, tenant: str | None = None) -> Caller:
+    def caller_of(self, header: Header, priority: object = None) -> Caller:
         """Return who sent a request.
 
         `header` gives a header's value by its name in lower case. `priority` is what the body states, which counts
         before the header `x-priority`: a class's name, or a number from 1, the most important; 0 stands for the
-        default. `tenant` is one that the caller has proven to be, with a key; without it the header `x-tenant` is
-        believed. Raises RequestError (400) for a class that there is not, or a tenant that is no name.
+        default. The header `x-tenant` is believed: where callers have keys, it is the key that has set it. Raises
+        RequestError (400) for a class that there is not, or a tenant that is no name.
         """
         stated = header(_PRIORITY) if priority is None else priority
-        claimed = header(_TENANT) if tenant is None else tenant
+        claimed = header(_TENANT)
         if stated is None and claimed is None:
             return self._plain
         return Caller(self._known(claimed), self._default if stated is None else self._class(stated))

@@ -3,42 +3,32 @@
 import time
 from typing import NamedTuple
 
-from tradewind import names
 from tradewind.serve.admission import waited_too_long
-from tradewind.serve.caller import Callers, Header
+from tradewind.serve.caller import Caller
 from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.jobs import Job, Prepared
 from tradewind.serve.ladder import floor_of
 
-MIN_LEVEL = names.HEADER_MIN_LEVEL.encode()
-
 
 class Wish(NamedTuple):
-    """What a request asks for besides its answer; `header` gives headers or metadata by their names in lower case.
+    """On what terms a request is to be answered. `k` is the size of the answer, where it has one."""
 
-    `priority` and `min_level` are what the body states, and count before the headers. `k` is the size of the answer,
-    where it has one. `tenant` is one that the caller has proven to be.
-    """
-
-    header: Header
+    caller: Caller
     arrived_s: float
     deadline_s: float
-    priority: object = None
     min_level: object = None
+    """The least level that it accepts, as it was stated; None for any."""
     k: int | None = None
-    tenant: str | None = None
 
 
-def enter(dispatcher: Dispatcher, callers: Callers, program: str, prepared: Prepared, wish: Wish) -> Job:
+def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) -> Job:
     """Queue a request, or answer it at once where it came too late for the queue.
 
-    Raises RequestError: 400 for a class or a level that there is not, 429 where it cannot be answered in time.
+    Raises RequestError: 400 for a level that there is not, 429 where it cannot be answered in time.
     """
-    caller = callers.caller_of(wish.header, wish.priority, tenant=wish.tenant)
     lane = dispatcher.lane(program)
-    stated = wish.header(MIN_LEVEL) if wish.min_level is None else wish.min_level
-    floor = lane.floor(floor_of(stated, lane.level_names), wish.k)
+    floor = lane.floor(floor_of(wish.min_level, lane.level_names), wish.k)
     waited_s, budget_s = time.monotonic() - wish.arrived_s, wish.deadline_s - wish.arrived_s
     late = waited_too_long(waited_s, budget_s)
     enter = dispatcher.decline if late and lane.instant else dispatcher.submit
-    return enter(program, prepared, wish.deadline_s, caller, floor)
+    return enter(program, prepared, wish.deadline_s, wish.caller, floor)

@@ -12,6 +12,7 @@ import tradewind
 from tradewind import names
 from tradewind.serve.admission import waited_too_long
 from tradewind.serve.body import plain_body
+from tradewind.serve.caller import Caller, Claim
 from tradewind.serve.deadline import budget_s
 from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
@@ -26,7 +27,7 @@ from tradewind.serve.routes import Route, Routes, Work
 from tradewind.serve.served import ServedModel
 
 BINARY = "application/octet-stream"
-DEADLINE = names.HEADER_DEADLINE.encode()
+DEADLINE, MIN_LEVEL = names.HEADER_DEADLINE.encode(), names.HEADER_MIN_LEVEL.encode()
 TIMEOUT, PRIORITY = b'"timeout"', b'"priority"'
 _VALUE = re.compile(rb'\s*:\s*"?([A-Za-z0-9]{1,64})')
 HEADER_LENGTH = v2.HEADER_LENGTH.encode()
@@ -114,18 +115,22 @@ class Handlers:
         """Queue an inference; `request` carried it, and its headers say on what terms."""
         v2.check_outputs(model, inference.request)
         prepared = model.prepare(inference.inputs, inference.request.parameters)
-        parameters = inference.request.parameters
-        deadline_s = self._deadline_s(request, v2.timeout_us(inference.request))
-        wish = Wish(request.header, request.arrived_s, deadline_s, parameters.get("priority"))
-        wish = wish._replace(min_level=parameters.get("min_level"), k=model.k_of(parameters))
-        return enter(self._serving.dispatcher, self._replica.callers, model.program, prepared, wish)
+        parameters, timeout_us = inference.request.parameters, v2.timeout_us(inference.request)
+        claim, priority = self._claim(request), parameters.get("priority")
+        deadline_s = claim.deadline_s if timeout_us is None else self._deadline_s(request, timeout_us)
+        caller = claim.caller if priority is None else self._caller(request, priority)
+        level = _min_level(request, parameters.get("min_level"))
+        wish = Wish(caller, request.arrived_s, deadline_s, level, model.k_of(parameters))
+        return enter(self._serving.dispatcher, model.program, prepared, wish)
 
     def recommend(self, model: RecommendModel, request: Request) -> Work:
         """Recommend items for a user's history."""
         body = plain_body(request, self._replica.max_bytes)
         prepared, k, min_level = recommend.parse(body, model.catalogue)
-        wish = Wish(request.header, request.arrived_s, self._deadline_s(request), None, min_level, k)
-        job = enter(self._serving.dispatcher, self._replica.callers, model.program, prepared, wish)
+        claim = self._claim(request)
+        level = _min_level(request, min_level)
+        wish = Wish(claim.caller, request.arrived_s, claim.deadline_s, level, k)
+        job = enter(self._serving.dispatcher, model.program, prepared, wish)
         return Work(self._serving, model.program, job, partial(self._recommended, model, k))
 
     def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
@@ -148,18 +153,20 @@ class Handlers:
     def turn(self, request: Request) -> Turn | None:
         """Say which class a request seems to be of, and when it is due; None where it only can be told what is wrong."""
         try:
-            caller = self._replica.callers.caller_of(request.header, _stated_priority(request))
-            return Turn(caller.priority, self._deadline_s(request))
+            claim = self._claim(request)
+            caller = claim.caller if claim.final else self._caller(request, _stated_priority(request))
         except RequestError:
             return None
+        return Turn(caller.priority, claim.deadline_s)
 
     def no_time(self, model: ServedModel, request: Request) -> bool:
         """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
         dispatcher, metrics = self._serving.dispatcher, self._replica.metrics
-        if dispatcher.lane(model.program).instant or _decides(request):
-            return False  # it can be answered without a worker, or what decides is in the body
-        deadline_s = self._deadline_s(request)
-        caller = self._replica.callers.caller_of(request.header)
+        if dispatcher.lane(model.program).instant:
+            return False  # it can be answered without a worker
+        caller, deadline_s, final = self._claim(request)
+        if not final:
+            return False
         if waited_too_long(time.monotonic() - request.arrived_s, deadline_s - request.arrived_s):
             metrics.observe_refusal(model.program, "door", caller)
         elif not dispatcher.predict(model.program, deadline_s, caller=caller).admit:
@@ -167,6 +174,17 @@ class Handlers:
         else:
             return False
         return True
+
+    def _claim(self, request: Request) -> Claim:
+        """Return what the headers say, read once."""
+        claim = request.claim
+        if claim is None:
+            final = not _decides(request)
+            claim = request.claim = Claim(self._caller(request), self._deadline_s(request), final)
+        return claim
+
+    def _caller(self, request: Request, priority: object = None) -> Caller:
+        return self._replica.callers.caller_of(request.header, priority)
 
     def _deadline_s(self, request: Request, timeout_us: int | None = None) -> float:
         budget = budget_s(request.header(DEADLINE), self._replica.spec.slo.latency_ms, timeout_us)
@@ -177,6 +195,11 @@ def _decides(request: Request) -> bool:
     """Whether the JSON of a body may say how long there is, or how important it is."""
     end = _head_length(request)
     return request.body.find(TIMEOUT, 0, end) >= 0 or request.body.find(PRIORITY, 0, end) >= 0
+
+
+def _min_level(request: Request, stated: object) -> object:
+    """Return the least level that a request accepts, as its body or else its header states it."""
+    return request.header(MIN_LEVEL) if stated is None else stated
 
 
 def _stated_priority(request: Request) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tradewind.serve.caller import Claim
 from tradewind.serve.quota import Quota
 from tradewind.serve.wire import Buffer
 
@@ -16,7 +17,7 @@ _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in
 class Request:
     """One whole request, its body as it came. `arrived_s`: when its last byte was here, on the monotonic clock."""
 
-    __slots__ = ("arrived_s", "body", "headers", "keep_alive", "method", "path", "quota")
+    __slots__ = ("arrived_s", "body", "claim", "headers", "keep_alive", "method", "path", "quota")
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], keep_alive: bool) -> None:
         self.method = method
@@ -29,6 +30,8 @@ class Request:
         self.arrived_s = 0.0
         self.quota: Quota | None = None
         """Of the tenant whose key it carried."""
+        self.claim: Claim | None = None
+        """What its headers say, once somebody has looked."""
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value; `name` in lower case."""

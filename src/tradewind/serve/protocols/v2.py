@@ -3,7 +3,6 @@
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from tradewind.serve.errors import RequestError
 from tradewind.serve.protocols.values import DATATYPES, Value, from_binary, from_json, to_binary, to_json
@@ -172,14 +171,18 @@ def render(model: ServedModel, version: str, inference: Inference, values: dict[
     buffers: list[Buffer] = []
     for output in wanted:
         value = values[output.name]
-        head = ResponseOutput(name=output.name, datatype=value.dtype, shape=value.shape)
+        parameters: dict[str, int] = {}
+        data: list[Any] | msgspec.UnsetType = msgspec.UNSET
         if output.parameters.get("binary_data", default) is True:
-            data = to_binary(value)
-            head = replace(head, parameters={"binary_data_size": memoryview(data).nbytes})
-            buffers.append(data)
+            buffers.append(binary := to_binary(value))
+            parameters["binary_data_size"] = memoryview(binary).nbytes
         else:
-            head = replace(head, data=to_json(value))
-        outputs.append(head)
+            data = to_json(value)
+        outputs.append(
+            ResponseOutput(
+                name=output.name, datatype=value.dtype, shape=value.shape, parameters=parameters, data=data
+            )
+        )
     answer = InferResponse(model_name=model.name, model_version=version, outputs=outputs, id=request.id)
     header = msgspec.json.encode(answer)
     return Answer(b"".join([header, *buffers]), len(header)) if buffers else Answer(header, None)
