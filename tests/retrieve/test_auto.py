@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -149,6 +150,64 @@ def test_a_correction_asks_for_more_and_then_forbids() -> None:
     assert choose(profile(), ALL, {("probe", 0.1): math.inf}).name == "probe"
 
 
+def test_over_fetching_looks_at_as_many_rows_as_probing_would() -> None:
+    """Measured at the filter's own share: the neighbours of k / share items lie where no cell has looked."""
+    new = ALL._replace(filtered=True, num_allowed=100_000, compiled=False)
+    plan = choose(profile(need=400), new, {})
+    assert (plan.name, plan.need) == ("overfetch", 4000)
+    assert choose(profile(need=400), new, {("overfetch", 0.1): 2.0}).need == 8000
+    unreachable = tuple(
+        Cell(k=100, share=share, need=400 if share == 1.0 else 0, recall=0.9) for share in (1.0, 0.1, 0.01)
+    )
+    assert choose(msgspec.structs.replace(profile(), cells=unreachable), new, {}).name == "scan"
+
+
+def test_as_many_living_items_are_seen_whatever_died(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must be seen was measured when nothing was dead; half of the items are gone before the rebuild here."""
+    from tradewind.retrieve import auto, execute
+    from tradewind.retrieve.inverted import Inverted
+    from tradewind.retrieve.plan import Plan
+
+    monkeypatch.setattr(auto, "_REBUILD_SHARE", 1.0)
+    index = AutoIndex(world.table, attributes=world.attributes)
+    dead = np.random.default_rng(3).permutation(NUM_ITEMS)[: NUM_ITEMS // 2]
+    index.delete(dead)
+    looked, probes = [], Inverted.probes
+    monkeypatch.setattr(
+        Inverted, "probes", lambda self, *given: looked.append(probes(self, *given)) or looked[-1]
+    )
+    base = index.state.base
+    assert base.inverted is not None
+    living = np.isin(np.arange(NUM_ITEMS), dead, invert=True)
+    for name, wanted in (
+        ("probe", None),
+        ("probe", Range(field="u", max=0.5)),
+        ("overfetch", Flag(field="rare")),
+    ):
+        execute.run(index.state, Plan(name, 600, 0.0, 1.0, "forced"), world.queries, 20, wanted)
+        held = living if name == "overfetch" or wanted is None else living & world.attributes.mask(wanted)
+        per_list = np.bincount(base.inverted.assigned[held], minlength=base.inverted.num_lists)
+        seen = np.where(looked[-1].lists < 0, 0, per_list[looked[-1].lists]).sum(1)
+        assert seen.mean() >= 600, (name, wanted)
+
+
+def test_the_vectors_of_a_narrow_filter_are_kept_side_by_side(world: World) -> None:
+    """From its second search on, and only of one; both searches find the same."""
+    index = AutoIndex(world.table, attributes=world.attributes)
+    base, narrow, wide = index.state.base, Flag(field="rare"), Range(field="u", max=0.1)
+    assert base.subset(narrow).packed() is None
+    packed = base.subset(narrow).packed()
+    assert packed is not None
+    np.testing.assert_array_equal(packed.numpy(), world.table[base.subset(narrow).positions()])
+    assert [base.subset(wide).packed() for _ in range(3)] == [None] * 3
+    index.delete(world.exact(1, narrow)[:, 0])
+    other = AutoIndex(world.table, attributes=world.attributes)
+    other.delete(world.exact(1, narrow)[:, 0])
+    packed_hits, first = (i.search(world.queries, 10, filters=[narrow] * 60) for i in (index, other))
+    np.testing.assert_array_equal(packed_hits.positions, first.positions)
+    np.testing.assert_allclose(packed_hits.scores, first.scores, rtol=1e-6)
+
+
 def test_an_overfetch_that_left_too_few_is_done_again(world: World) -> None:
     """When the estimated share was wrong by far the answer is still whole and exact."""
     from tradewind.retrieve import execute
@@ -166,8 +225,6 @@ def test_an_overfetch_that_left_too_few_is_done_again(world: World) -> None:
 
 def test_an_audit_finds_a_plan_that_loses_recall_and_corrects_it(world: World) -> None:
     """A profile that promises too much is found out from served searches; the recall is back after corrections."""
-    import msgspec
-
     index = AutoIndex(world.table, attributes=world.attributes, audit_share=1.0)
     base = index.state.base
     assert base.profile is not None
