@@ -23,9 +23,6 @@ MAX_TRIES = 3
 HANG_S, HANG_BATCHES = 5.0, 20.0
 """A batch that takes this many seconds and this many times its bound is hung: its worker is killed."""
 
-SPARE_SHARE = 0.1
-"""Of its budget, kept for answering without a worker where a request accepts that: to know too late would be too late."""
-
 
 SURELY = Verdict(admit=True, finish_s=0.0, retry_after_s=0.0)
 
@@ -152,7 +149,7 @@ class Dispatcher:
     ) -> Job:
         job = Job(prepared, deadline_s, now, caller)
         job.floor = len(lane.levels) if floor is None else floor
-        kept_s = SPARE_SHARE * (deadline_s - now) if job.floor >= len(lane.levels) else 0.0
+        kept_s = lane.kept_s(deadline_s - now) if job.floor >= len(lane.levels) else 0.0
         job.due_s = deadline_s - lane.writing.bound_s - kept_s
         job.cost_s = cost_s(lane, job.rows)
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)

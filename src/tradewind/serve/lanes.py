@@ -8,6 +8,9 @@ from tradewind.serve.jobs import Job, Prepared, Tensor
 from tradewind.serve.profile import Profile
 from tradewind.serve.smooth import Flow, Smooth
 
+SPARE_SHARE = 0.1
+"""Of its budget, kept for answering without a worker where a request accepts that: to know too late would be too late."""
+
 Tensors = Mapping[str, Tensor]
 Lost = Callable[[Tensors, Tensors], float]
 """How much worse the second answer is than the first, from 0 to 1."""
@@ -62,6 +65,10 @@ class Lane:
         self.shared = False
         """Several want to be in each batch, and two batches of `room` rows fit into a request's patience."""
         self.measured_s = 0.0
+
+    def kept_s(self, budget_s: float) -> float:
+        """Return how much of a budget is kept for an answer without a worker, where there may be one."""
+        return SPARE_SHARE * budget_s if self.instant else 0.0
 
     @property
     def cheapest(self) -> Level:

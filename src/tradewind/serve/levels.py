@@ -1,5 +1,6 @@
 """At which quality level the next batch runs: the best one at which nobody in the queue, or soon in it, is late."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,8 +39,13 @@ def pick(queue: Queue, now: float, profiles: Sequence[Profile], pressure: Pressu
 
 def leaves_room(busy_s: float, cheapest: Profile, pressure: Pressure) -> bool:
     """Whether what comes while the workers are busy for `busy_s` can still be answered in time at the cheapest level."""
-    coming = int(pressure.rows_per_s * busy_s)
+    coming = coming_rows(pressure.rows_per_s * busy_s)
     return busy_s + _drain_s(coming + 1, cheapest, pressure.num_workers) <= pressure.patience_s
+
+
+def coming_rows(expected: float) -> int:
+    """Return how many rows to expect where so many come on average, one by one: two deviations more (Poisson)."""
+    return int(expected + 2.0 * math.sqrt(expected))
 
 
 def _drain_s(rows: int, profile: Profile, num_workers: int) -> float:

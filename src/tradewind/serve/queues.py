@@ -233,7 +233,8 @@ class Queues:
 
     def _patience_s(self, lane: Lane) -> float:
         """Return how long a request that comes now has until its batch must have ended."""
-        return self._terms.slo_s - lane.writing.bound_s
+        slo_s = self._terms.slo_s
+        return slo_s - lane.writing.bound_s - lane.kept_s(slo_s)
 
     def _verdict(
         self,
