@@ -8,11 +8,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+LOADED_S = 300.0
 COMMAND = "from tradewind.cli.main import main; main()"
 
 
@@ -60,11 +62,25 @@ def started(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[Started]:
                 break
         if not lines:
             raise RuntimeError((folder / "log").read_text()[-2000:])
-        yield Started(json.loads("".join(lines))["url"], process.pid)
+        url = json.loads("".join(lines))["url"]
+        _wait_for_spare(url, int(spec.get("workers", 1)) + 1)
+        yield Started(url, process.pid)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def _wait_for_spare(url: str, expected: int) -> None:
+    """Until every worker is loaded, the spare too: what loads takes from the cores that are measured."""
+    deadline = time.monotonic() + LOADED_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(url + "/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        if f"tradewind_workers {expected:.1f}" in lines:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{url} has not {expected} workers after {LOADED_S:g} s")
 
 
 def loads(url: str, bodies: Sequence[bytes], streams: Sequence[Mapping[str, Any]]) -> list[Any]:

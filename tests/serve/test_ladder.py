@@ -7,7 +7,6 @@ from tradewind.serve.errors import RequestError
 from tradewind.serve.ladder import Rung, floor_of, popular_name, program_levels, recommender_rungs
 from tradewind.spec import QualityLevel
 
-
 RANKS, PRERANKS = ("encode", "rank"), ("encode", "prerank", "rank")
 
 

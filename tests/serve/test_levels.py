@@ -3,7 +3,7 @@
 import pytest
 
 from tests.serve.test_batching import Job
-from tradewind.serve.levels import Pressure, leaves_room, pick
+from tradewind.serve.levels import Pressure, coming_rows, leaves_room, pick
 from tradewind.serve.profile import Profile
 
 FULL = Profile({n: 0.010 + 0.010 * n for n in (1, 2, 4)})
@@ -35,14 +35,19 @@ def test_the_best_level_that_clears_the_queue_is_taken(due_s, level):
 def test_a_level_must_leave_room_for_what_comes_meanwhile():
     """At the next level; the more comes, the lower."""
     queue = [Job(1.0)]
-    assert [pick(queue, 0.0, LADDER, Pressure(rate, 0.05)) for rate in (0.0, 100.0, 300.0, 50000.0)] == [
-        0,
-        0,
-        1,
-        2,
-    ]
+    rates = (0.0, 30.0, 100.0, 300.0, 50000.0)
+    assert [pick(queue, 0.0, LADDER, Pressure(rate, 0.05)) for rate in rates] == [0, 0, 1, 1, 2]
     assert leaves_room(0.02, LESS, Pressure(0.0, 0.03))
     assert not leaves_room(0.03, LESS, Pressure(0.0, 0.03))
+
+
+def test_what_comes_may_come_in_a_burst():
+    """As many as come on average would fit, with two deviations more they do not."""
+    assert [coming_rows(expected) for expected in (0.0, 0.25, 4.0, 25.0, 100.0)] == [0, 1, 8, 35, 120]
+    busy_s = 0.024  # the full level's bound for one
+    average = LESS.bound_s(3)
+    assert not leaves_room(busy_s, LESS, Pressure(2 / busy_s, busy_s + average))
+    assert leaves_room(busy_s, LESS, Pressure(2 / busy_s, busy_s + LESS.bound_s(4) + LESS.bound_s(1)))
 
 
 def test_one_level_is_no_choice():

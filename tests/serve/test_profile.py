@@ -27,6 +27,13 @@ def test_measure_takes_the_median_after_a_warm_up():
     assert measure(run, [1, 2], lambda: now) == pytest.approx({1: 1.0, 2: 2.0})
 
 
+def test_without_repeats_every_size_is_warmed_up_and_none_measured():
+    """What it takes is known already."""
+    ran = []
+    assert measure(ran.append, [1, 2, 4], iter([]).__next__, repeats=0) == {}
+    assert ran == [1, 2, 4]
+
+
 def test_latency_between_measured_sizes_is_interpolated():
     """Half-way between two measured sizes lies half-way between their latencies."""
     profile = Profile({1: 1.0, 2: 2.0, 4: 3.0})

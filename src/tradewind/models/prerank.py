@@ -43,7 +43,7 @@ class PreRanker(torch.nn.Module):
         """`items`: what is known of each, FP32 [N, G]; queries have `dimension`."""
         super().__init__()
         self.user = torch.nn.Linear(dimension + user_features, hidden)
-        self.item = torch.nn.Linear(items.shape[1], hidden, bias=False)
+        self.item: torch.nn.Module = torch.nn.Linear(items.shape[1], hidden, bias=False)
         self.retrieved = torch.nn.Parameter(torch.zeros(hidden))
         self.out = torch.nn.Linear(hidden, 1, bias=False)
         self._items: torch.Tensor | None = items
@@ -111,7 +111,7 @@ def distil(
                 )
             loss = (_centred(student(*found)) - wanted).square().mean() / spread
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             if on_step is not None:

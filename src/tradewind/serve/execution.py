@@ -42,9 +42,11 @@ class WorkerOptions(NamedTuple):
     digest: str = ""
     """The package must be this one; "" for whatever is there."""
     repeats: int = 5
-    """Runs of each batch size that are measured at start-up, after one to warm up."""
+    """Runs of each batch size that are measured at start-up, after one to warm up; 0 where that is known."""
     levels: tuple[QualityLevel, ...] = ()
     """The levels of a recommender; its own when empty."""
+    gently: bool = False
+    """Load at low priority: others serve on these cores meanwhile."""
 
     def command(self, fd: int) -> list[str]:
         return [
@@ -57,6 +59,7 @@ class WorkerOptions(NamedTuple):
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
             *("--levels", msgspec.json.encode(self.levels).decode()),
+            *(["--gently"] if self.gently else []),
         ]
 
 
@@ -183,7 +186,7 @@ class Pool:
         ):  # also when this version is not wanted any more: nobody else knows of the process
             await worker.stop()
             raise
-        self._options = self._options._replace(digest=description.digest, repeats=1)
+        self._options = self._options._replace(digest=description.digest, repeats=0, gently=True)
         self._adopt(worker)
         for _ in range(num_loaded - 1):
             self._adopt(await self._next())

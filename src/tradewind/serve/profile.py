@@ -17,7 +17,7 @@ def batch_sizes(max_batch: int) -> list[int]:
 def measure(
     run: Callable[[int], object], sizes: list[int], clock: Callable[[], float], repeats: int = 5
 ) -> dict[int, float]:
-    """Return the median seconds that `run(size)` takes for each size, after one warm-up call each."""
+    """Return the median seconds that `run(size)` takes for each size, after one warm-up call each; none of no repeats."""
     profile = {}
     for size in sizes:
         run(size)
@@ -26,7 +26,8 @@ def measure(
             start = clock()
             run(size)
             seconds.append(clock() - start)
-        profile[size] = statistics.median(seconds)
+        if seconds:
+            profile[size] = statistics.median(seconds)
     return profile
 
 
