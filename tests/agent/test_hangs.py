@@ -3,10 +3,14 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from tradewind.agent import hangs
 from tradewind.agent.group import Group
 from tradewind.agent.hangs import HangWatch
 from tradewind.agent.job import Job
 from tradewind.agent.worker import read_phase
+from tradewind.diagnose.hang import PHASES_S
 from tradewind.train.status import Status
 
 
@@ -32,6 +36,27 @@ def test_a_group_is_watched_once_every_rank_has_a_loop(tmp_path: Path) -> None:
     assert watch.look_at is not None
     watch.stop()
     assert watch.look_at is None
+
+
+def test_a_group_after_one_with_loops_is_watched_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should it never come together, that is a hang after the allowance for a start-up, and no sooner."""
+    watch = watch_of(tmp_path)
+    watch.begin(Group(2), 0)
+    assert watch.look_at is None
+    for rank in range(2):
+        say(watch, rank, "start")
+    watch.begin(Group(2, attempt=1), 7)
+    assert watch.look_at is not None
+    say(watch, 0, "start")
+    began = time.time()
+    monkeypatch.setattr(hangs.time, "time", lambda: began + PHASES_S["startup"] - 1)
+    assert watch.overdue() is None
+    monkeypatch.setattr(hangs.time, "time", lambda: began + PHASES_S["startup"] + 1)
+    hang = watch.overdue()
+    assert hang is not None
+    assert (hang.ranks, hang.step) == ((0, 1), 8)
 
 
 def test_a_script_may_make_one_loop_after_another(tmp_path: Path) -> None:

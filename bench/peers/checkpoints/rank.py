@@ -25,9 +25,9 @@ from bench.peers.checkpoints import drivers
 
 Seconds = dict[str, list[float]]
 WARM_SAVES = 2
-QUIET_STEPS = 300
-"""Before the saves, and as many after them: what else the machine does comes and goes."""
-SAVING_STEPS = 150
+SAVING_STEPS = 900
+"""Behind saves; as many quiet ones, after each save, because what else the machine does comes and goes."""
+UNCOMPARED_STEPS = 150
 MOST_SAVES = 4
 FOREGROUND_SAVES = 2
 
@@ -94,16 +94,17 @@ def background(asked: dict[str, Any], shared: drivers.State, own: drivers.State)
         forget(root, step)
     state = shared if asked["layout"] == "alike" else own
     steps = Steps(state)
-    compared = QUIET_STEPS if asked["layout"] == "alike" else 1
-    quiet, stalls, totals, saving = steps.quiet(compared), [], [], []
-    while not enough(saving) and len(stalls) < MOST_SAVES:
+    compared = asked["layout"] == "alike"
+    fewest = SAVING_STEPS if compared else UNCOMPARED_STEPS
+    quiet, stalls, totals, saving = [], [], [], []
+    while not enough(saving, fewest) and len(stalls) < MOST_SAVES:
         step += 1
         stalls.append(timed(lambda: driver.save(step, shared, own)))  # noqa: B023 - called at once
         saving += (behind := steps.until(driver.done))
         totals.append(stalls[-1] + sum(behind))
         forget(root, step)
+        quiet += steps.quiet(len(behind) if compared else 1)
     driver.close()
-    quiet += steps.quiet(compared)
     return {
         # Last: where a hypervisor takes freed memory back, copies are slower for seconds after gigabytes were freed.
         "memcpy": [_copied(state) if asked["driver"] == "tradewind" else 0.0],
@@ -120,11 +121,11 @@ def _copied(state: drivers.State) -> float:
     return timed(copy)
 
 
-def enough(saving: list[float]) -> bool:
-    """Whether all ranks have so many steps behind saves that a 99th percentile means something."""
+def enough(saving: list[float], wanted: int) -> bool:
+    """Whether all ranks have so many steps behind saves: 900, and a 99th percentile means something."""
     fewest = torch.tensor(len(saving))
     dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
-    return int(fewest) >= SAVING_STEPS
+    return int(fewest) >= wanted
 
 
 def foreground(asked: dict[str, Any], shared: drivers.State, state: drivers.State) -> Seconds:

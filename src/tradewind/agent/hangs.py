@@ -21,7 +21,8 @@ process that is stopped is judged within seconds."""
 class HangWatch:
     """Feeds a `HangDetector` from journals, status pages and `/proc`; times are `time.time()`.
 
-    A group is watched once each of its ranks has made a loop: a script without one gives no signs.
+    A group is watched once each of its ranks has made a loop: a script without one gives no signs. One that follows on
+    such a group is watched from its beginning, in case it never comes together.
     """
 
     def __init__(self, job: Job) -> None:
@@ -31,6 +32,8 @@ class HangWatch:
         self._detector = HangDetector((), time.time(), PATIENT)
         self._group: Group | None = None
         self._started: set[int] = set()
+        self._loops = False
+        """Every rank of some group had a loop."""
         self._phases: dict[int, str] = {}
         self._done: set[int] = set()
 
@@ -41,6 +44,8 @@ class HangWatch:
         self._phases.clear()
         self._done.clear()
         self._detector.renew(range(group.size), time.time(), step)
+        if self._loops:
+            self._look_later()
 
     def journal(self, rank: int, entry: dict[str, Any]) -> None:
         """Take in one entry of a rank's journal."""
@@ -52,6 +57,7 @@ class HangWatch:
                 self._detector.join(rank, time.time())
             self._started.add(rank)
             if len(self._started) == self._group.size:
+                self._loops = True
                 self._look_later()
         elif entry["kind"] == "end":
             self._done.add(
