@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from tradewind.errors import TradewindError
-from tradewind.serve import wire
+from tradewind.serve import shared, wire
 from tradewind.spec import QualityLevel
 
 SEND_BYTES = 1 << 22
@@ -48,10 +48,11 @@ class WorkerOptions(NamedTuple):
     gently: bool = False
     """Load at low priority: others serve on these cores meanwhile."""
 
-    def command(self, fd: int) -> list[str]:
+    def command(self, fd: int, memory: int | None = None) -> list[str]:
         return [
             *(sys.executable, "-m", "tradewind.serve.worker", self.package),
             *("--fd", str(fd)),
+            *([] if memory is None else ["--memory", str(memory)]),
             *("--max-batch", str(self.max_batch)),
             *("--candidates", str(self.candidates)),
             *("--index", self.index_kind),
@@ -66,9 +67,10 @@ class WorkerOptions(NamedTuple):
 class Worker(asyncio.Protocol):
     """One worker process and the socket to it; one call at a time."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], memory: shared.Shared | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.process = process
+        self._memory = memory
         self.lost: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._buffer = bytearray()
@@ -82,18 +84,24 @@ class Worker(asyncio.Protocol):
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         env = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
-        with theirs:
-            fd = theirs.fileno()
-            process = subprocess.Popen(
-                options.command(fd),
-                pass_fds=[fd],
-                env=env,
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-            )
+        own = shared.make()
+        try:
+            with theirs:
+                passed = [theirs.fileno(), *([] if own is None else [own])]
+                process = subprocess.Popen(
+                    options.command(*passed),
+                    pass_fds=passed,
+                    env=env,
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                )
+            memory = None if own is None else shared.Shared(own)
+        finally:
+            if own is not None:
+                os.close(own)
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, worker = await loop.create_unix_connection(lambda: cls(process), sock=ours)
+        _, worker = await loop.create_unix_connection(lambda: cls(process, memory), sock=ours)
         return worker
 
     async def ready(self) -> tuple[wire.Description, bytes]:
@@ -107,6 +115,8 @@ class Worker(asyncio.Protocol):
         """Run one batch. Raises WorkerLost when the process dies first."""
         if self.lost.done():
             raise WorkerLost
+        if buffers and self._memory is not None and self._memory.put(buffers):
+            call, buffers = wire.Call(call.program, call.tensors, shared=True), ()
         self._transport.writelines(wire.pack(call, buffers))
         return await self._answer()
 
@@ -121,6 +131,9 @@ class Worker(asyncio.Protocol):
         In a thread: a process that holds gigabytes or a device takes its time to go, and nobody else is to wait.
         """
         self._transport.close()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         self.kill()
         return await asyncio.to_thread(self.process.wait)
 

@@ -114,7 +114,7 @@ class Queues:
         """Whether `verdict` and `foresee` are sure to say yes; False where it takes those to know."""
         if len(self.lanes) > 1 and self.length > lane.length:
             return False
-        crowded = self._order[0] != rank and self._crowding(rank) > 0
+        crowded = self._order[0] != rank and self._asked_before(rank)
         return surely_in_time(
             now, due_s, sum(lane.rows), free_at_s, profile, num_workers, lane.room, crowded=crowded
         )
@@ -262,6 +262,16 @@ class Queues:
             unmeasured_s=now - lane.measured_s,
         )
         return decide(now, due_s, rows, load, profile)
+
+    def _asked_before(self, rank: int) -> bool:
+        """Whether the classes before this one have asked for anything lately."""
+        for c in self._order:
+            if c == rank:
+                return False
+            for lane in self.lanes.values():
+                if lane.flows[c].per_s:
+                    return True
+        return False
 
     def _crowding(self, rank: int) -> float:
         """Return the seconds of model time a second that the classes before this one have asked for lately."""

@@ -1,6 +1,7 @@
 """Frames between the front process and its model workers: a JSON header and raw tensor bytes, no pickle."""
 
 import math
+import mmap
 import socket
 import struct
 from collections.abc import Sequence
@@ -90,10 +91,11 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Front to worker: run `program` on the tensors in the body."""
+    """Front to worker: run `program` on the tensors in the body, or in the memory that both share."""
 
     program: str
     tensors: tuple[TensorSpec, ...]
+    shared: bool = False
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -119,14 +121,19 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     finding: Finding | None = None
 
 
+def nbytes_of(buffer: Buffer) -> int:
+    """Return how many bytes a buffer holds."""
+    return len(buffer) if isinstance(buffer, (bytes, bytearray)) else buffer.nbytes
+
+
 def pack(header: msgspec.Struct, buffers: Sequence[Buffer] = ()) -> list[Buffer]:
     """Return the pieces of a frame, in order."""
     head = msgspec.json.encode(header)
-    size = sum(len(b) if isinstance(b, (bytes, bytearray)) else b.nbytes for b in buffers)
+    size = sum([nbytes_of(buffer) for buffer in buffers])
     return [LENGTHS.pack(len(head), size) + head, *buffers]
 
 
-def views(specs: Sequence[TensorSpec], body: Buffer) -> list[memoryview]:
+def views(specs: Sequence[TensorSpec], body: Buffer | mmap.mmap) -> list[memoryview]:
     """Cut `body` into one view per tensor."""
     view, start, cut = memoryview(body), 0, []
     for spec in specs:

@@ -22,6 +22,7 @@ from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.filtering import described
 from tradewind.serve.runners import Runner, recommender_of, runners_of
+from tradewind.serve.shared import Shared
 from tradewind.serve.tensors import from_torch, to_torch
 from tradewind.spec import QualityLevel
 
@@ -48,7 +49,7 @@ def _serve(sock: socket.socket, args: argparse.Namespace) -> int:
     except (TradewindError, ValueError, KeyError, RuntimeError) as error:
         wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {error}"))
         return 1
-    _answer(sock, runners)
+    _answer(sock, runners, None if args.memory is None else Shared(args.memory))
     return 0
 
 
@@ -56,6 +57,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tradewind.serve.worker")
     parser.add_argument("model", help="folder of a package, or file.py:Class")
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--memory", type=int)
     parser.add_argument("--max-batch", type=int, default=64)
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--index", default="exact")
@@ -94,7 +96,8 @@ def _aside(args: argparse.Namespace, work: Callable[[], Done]) -> Done:
 
 def _gently(threads: int, work: Callable[[], Done]) -> Done:
     if sys.platform == "linux":  # elsewhere all threads of a process have one priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        mine = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, mine, min(19, os.getpriority(os.PRIO_PROCESS, mine) + NICE))
     torch.set_num_threads(threads)
     with torch.inference_mode():
         return work()
@@ -126,7 +129,7 @@ def _packaged(args: argparse.Namespace) -> Loaded:
     return runners, about, items
 
 
-def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:
+def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None) -> None:
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     recommender = recommender_of(runners)
     audit = None if recommender is None else recommender.audit
@@ -136,7 +139,8 @@ def _answer(sock: socket.socket, runners: dict[str, Runner]) -> None:
             if call.program == wire.AUDIT:
                 wire.send(sock, _audited(audit))
                 continue
-            result = runners[call.program].run(to_torch(call.tensors, frame[1]))
+            body = memory.buffer if call.shared and memory is not None else frame[1]
+            result = runners[call.program].run(to_torch(call.tensors, body))
             specs, buffers = from_torch(result)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
             wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))

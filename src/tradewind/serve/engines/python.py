@@ -48,7 +48,8 @@ class PythonRunner:
         self._model = cls()
 
     def run(self, tensors: Tensors) -> Tensors:
-        result = self._model(**{name: tensor.numpy() for name, tensor in tensors.items()})
+        # Copies: where the tensors lie comes the next batch, and a user's class may keep what it was given.
+        result = self._model(**{name: tensor.numpy().copy() for name, tensor in tensors.items()})
         if not isinstance(result, Mapping):
             result = {self._outputs[0].name: result}
         return {port.name: torch.from_numpy(_output(port, result)) for port in self._outputs}

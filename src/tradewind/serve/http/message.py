@@ -7,7 +7,7 @@ import msgspec
 
 from tradewind.serve.caller import Claim
 from tradewind.serve.quota import Quota
-from tradewind.serve.wire import Buffer
+from tradewind.serve.wire import Buffer, nbytes_of
 
 JSON = "application/json"
 Headers = tuple[tuple[str, str], ...]
@@ -50,8 +50,7 @@ class Response(NamedTuple):
 
     def head(self, date: bytes, keep_alive: bool) -> bytes:
         """Return the status line and headers."""
-        length = memoryview(self.body).nbytes
-        fields = f"content-type: {self.media_type}\r\ncontent-length: {length}\r\n"
+        fields = f"content-type: {self.media_type}\r\ncontent-length: {nbytes_of(self.body)}\r\n"
         for name, value in self.headers:
             fields += f"{name}: {value}\r\n"
         if not keep_alive:

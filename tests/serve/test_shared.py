@@ -1,0 +1,103 @@
+"""Memory that two processes share: what one puts there the other reads, and too much is left alone."""
+
+import asyncio
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from tradewind.serve import shared, wire
+from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.shared import SHARED_BYTES, Shared
+from tradewind.serve.tensors import to_torch
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is none elsewhere")
+
+ECHO = '''
+import numpy as np
+
+class Echo:
+    inputs = {"x": "FP32[-1, -1]"}
+    outputs = {"y": "FP32[-1, 2]"}
+
+    def __init__(self):
+        self.kept = []
+
+    def __call__(self, x):
+        if x.any():
+            self.kept.append(x)
+        first = self.kept[0].sum() if self.kept else 0
+        return np.stack([x.sum(1), np.full(len(x), first, np.float32)], 1)
+
+    @staticmethod
+    def sample(rows):
+        return {"x": np.zeros((rows, 1), np.float32)}
+'''
+
+
+def pair() -> tuple[Shared, Shared]:
+    """Two ends of the same memory."""
+    fd = shared.make()
+    assert fd is not None
+    try:
+        return Shared(fd), Shared(fd)
+    finally:
+        os.close(fd)
+
+
+def test_what_is_put_is_there_for_the_other():
+    """As many buffers as there are, of any kind, one behind the other; tensors lie there and are not copied."""
+    ours, theirs = pair()
+    x, y = np.arange(6, dtype=np.float32), np.arange(3, dtype=np.int64)
+    assert ours.put([x.tobytes(), memoryview(y), bytearray(b"\1\0")])
+    specs = [wire.TensorSpec("x", "FP32", (2, 3)), wire.TensorSpec("y", "INT64", (3,))]
+    found = to_torch([*specs, wire.TensorSpec("z", "BOOL", (2,))], theirs.buffer)
+    assert found["x"].tolist() == x.reshape(2, 3).tolist()
+    assert found["y"].tolist() == [0, 1, 2]
+    assert found["z"].tolist() == [True, False]
+    assert ours.put([np.full(6, 7, np.float32).tobytes()])
+    assert found["x"].tolist() == [[7.0] * 3] * 2
+
+
+def test_too_much_is_not_put():
+    """And what was there is still there."""
+    ours, theirs = pair()
+    assert ours.put([b"before"])
+    assert not ours.put([bytes(SHARED_BYTES), b"!"])
+    assert theirs.buffer[:6] == b"before"
+    assert ours.put([bytes(SHARED_BYTES)])
+
+
+@pytest.fixture
+def echo(tmp_path: pathlib.Path) -> WorkerOptions:
+    """A user's class that keeps the first array that it was called with."""
+    path = tmp_path / "echo.py"
+    path.write_text(ECHO)
+    return WorkerOptions(f"{path}:Echo", 4, 0, repeats=0)
+
+
+def test_batches_of_any_size_arrive(echo):
+    """Small ones in shared memory and large ones over the socket, in any order; a class may keep what it was given."""
+
+    sizes = (3, SHARED_BYTES // 4 + 5, 2, SHARED_BYTES // 4)
+
+    async def scenario() -> list[list[float]]:
+        pool = Pool(echo, 1, 0, lambda: None)
+        try:
+            await pool.start()
+            worker, found = pool.take(), []
+            assert worker is not None
+            for value, columns in enumerate(sizes, start=1):
+                spec = wire.TensorSpec("x", "FP32", (1, columns))
+                data = np.full(columns, value, np.float32).tobytes()
+                reply, body = await worker.call(wire.Call("Echo", (spec,)), [data])
+                assert reply.error is None
+                found.append(np.frombuffer(body, np.float32).tolist())
+            return found
+        finally:
+            await pool.close()
+
+    sums = [value * columns for value, columns in enumerate(sizes, start=1)]
+    assert asyncio.run(scenario()) == [[float(total), 3.0] for total in sums]
