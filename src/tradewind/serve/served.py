@@ -97,15 +97,19 @@ def check_rows(rows: int, max_rows: int) -> None:
 def check_port(port: Port, value: Value, sizes: dict[str, int]) -> None:
     if value.dtype != port.dtype:
         raise RequestError(400, f"input {port.name!r}: datatype is {port.dtype}, not {value.dtype}")
-    expected = f"input {port.name!r}: shape {list(value.shape)} does not fit {list(port.shape)}"
     if len(value.shape) != len(port.shape):
-        raise RequestError(400, expected)
+        raise _misfit(port, value)
     for i, (size, want) in enumerate(zip(value.shape, port.shape, strict=True)):
         if want >= 0 and size != want:
-            raise RequestError(400, expected)
+            raise _misfit(port, value)
         low, high = port.range[i] if port.range else (0, None)
         if want < 0 and (size < low or (high is not None and size > high)):
-            raise RequestError(400, f"{expected}: dimension {i} must be {low} to {high or 'any'}")
+            raise _misfit(port, value, f": dimension {i} must be {low} to {high or 'any'}")
         symbol = port.symbols[i] if port.symbols else None
         if symbol is not None and sizes.setdefault(symbol, size) != size:
-            raise RequestError(400, f"{expected}: dimension {i} must be {sizes[symbol]} as elsewhere")
+            raise _misfit(port, value, f": dimension {i} must be {sizes[symbol]} as elsewhere")
+
+
+def _misfit(port: Port, value: Value, why: str = "") -> RequestError:
+    shapes = f"shape {list(value.shape)} does not fit {list(port.shape)}"
+    return RequestError(400, f"input {port.name!r}: {shapes}{why}")

@@ -47,7 +47,7 @@ def check_shape(name: str, dtype: str, shape: list[int]) -> int:
     """Return the number of elements. Raises RequestError for an unknown type or an impossible shape."""
     if dtype not in DATATYPES:
         raise RequestError(400, f"input {name!r}: unknown datatype {dtype!r}; one of {', '.join(DATATYPES)}")
-    if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0:
         raise RequestError(400, f"input {name!r}: shape {shape[:MAX_DIMENSIONS]} is not valid")
     return math.prod(shape)
 
@@ -164,5 +164,6 @@ def _cut_strings(name: str, data: memoryview, count: int) -> list[bytes]:
 
 
 def _refuse_nan(name: str, array: npt.NDArray[Any]) -> None:
-    if np.isnan(array).any():
+    largest = np.maximum.reduce(array, initial=-np.inf)  # NaN where there is one, in a single pass
+    if largest != largest:
         raise RequestError(400, f"input {name!r}: an element is NaN")
