@@ -58,6 +58,12 @@ class Engine:
         deadline_s = time.monotonic() + self.ahead_s + budget_s
         return self.dispatcher.submit(program, prepared(**arrays), deadline_s)
 
+    async def begin(self, program: str = "lookup", *, budget_s: float = 30.0, **arrays: np.ndarray) -> Job:
+        """Queue a request, and let an idle worker have it before anything else comes."""
+        job = self.submit(program, budget_s=budget_s, **arrays)
+        await asyncio.sleep(0)
+        return job
+
     async def loaded(self, num_workers: int = 2) -> None:
         """Wait until so many workers are loaded and alive."""
         while self.pool.size < num_workers:

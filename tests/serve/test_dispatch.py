@@ -30,7 +30,7 @@ def test_a_request_whose_worker_dies_is_run_again_inside_its_deadline(engine):
         await engine.loaded()
         retried = engine.metrics.retried.labels("lookup")._value.get()
         with engine.stopped():
-            job = engine.submit(ids=ids(1, 2))
+            job = await engine.begin(ids=ids(1, 2))
             os.kill(engine.pool.processes[0], signal.SIGKILL)
         result = await job.future
         assert result.tensors["output"].shape == (1, 2, 4)
@@ -45,7 +45,7 @@ def test_a_request_whose_worker_dies_after_its_deadline_is_told_so(engine):
     async def scenario():
         await engine.loaded()
         with engine.stopped():
-            job = engine.submit(ids=ids(1), budget_s=30.0)
+            job = await engine.begin(ids=ids(1), budget_s=30.0)
             engine.ahead_s += 31.0
             os.kill(engine.pool.processes[0], signal.SIGKILL)
             error = await error_of(job)
@@ -61,7 +61,7 @@ def test_a_request_that_kills_its_workers_is_given_up(engine, monkeypatch):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            poison = engine.submit(ids=ids(1))
+            poison = await engine.begin(ids=ids(1))
             os.kill(engine.pool.processes[0], signal.SIGKILL)
             error = await error_of(poison)
         assert error.status == 422
@@ -80,7 +80,7 @@ def test_a_worker_that_hangs_is_replaced(engine, monkeypatch):
         await engine.loaded()
         restarts = engine.pool.restarts
         with engine.stopped():
-            job = engine.submit(ids=ids(1))
+            job = await engine.begin(ids=ids(1))
             hung, spare = engine.pool.processes
             os.kill(spare, signal.SIGCONT)
             assert await job.future
@@ -113,7 +113,7 @@ def test_an_answer_that_is_late_is_still_an_answer(engine):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            job = engine.submit(ids=ids(1), budget_s=10.0)
+            job = await engine.begin(ids=ids(1), budget_s=10.0)
             engine.ahead_s += 11.0
         assert (await job.future).batch_rows == 1
 
@@ -126,11 +126,26 @@ def test_a_request_that_waits_past_its_deadline_is_refused_at_once(engine):
     async def scenario():
         await engine.loaded()
         with engine.stopped():
-            running = engine.submit(ids=ids(1))
+            running = await engine.begin(ids=ids(1))
             error = await error_of(engine.submit(ids=ids(2), budget_s=0.2))
             assert running.tries == 0
         assert error.status == 429
         assert await running.future
+
+    engine.run(scenario())
+
+
+def test_what_comes_together_is_one_batch_though_a_worker_is_idle(engine):
+    """The first does not leave the others behind; once it is on its way it waits for nobody."""
+
+    async def scenario():
+        await engine.loaded(1)
+        together = [engine.submit(ids=ids(n)) for n in range(3)]
+        later = await engine.begin(ids=ids(3))
+        assert [(await job.future).batch_rows for job in (*together, later)] == [4] * 4
+        alone = await engine.begin(ids=ids(4))
+        after = engine.submit(ids=ids(5))
+        assert [(await job.future).batch_rows for job in (alone, after)] == [1, 1]
 
     engine.run(scenario())
 
@@ -141,7 +156,7 @@ def test_a_client_that_leaves_frees_its_place(engine):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            running = engine.submit(ids=ids(1))
+            running = await engine.begin(ids=ids(1))
             leaving, staying = engine.submit(ids=ids(2)), engine.submit(ids=ids(3))
             assert engine.dispatcher.in_flight == 3
             engine.dispatcher.cancel("lookup", leaving)
@@ -159,7 +174,7 @@ def test_a_client_that_leaves_while_its_batch_runs_harms_nobody(engine):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            first = engine.submit(ids=ids(1))
+            first = await engine.begin(ids=ids(1))
             leaving, staying = engine.submit(ids=ids(2)), engine.submit(ids=ids(3))
         await first.future
         engine.dispatcher.cancel("lookup", leaving)
@@ -175,7 +190,7 @@ def test_what_waits_together_runs_together(engine):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            engine.submit(ids=ids(0))
+            await engine.begin(ids=ids(0))
             jobs = [engine.submit(ids=ids(n, n + 1)) for n in range(5)]
             other = engine.submit(ids=ids(1, 2, 3))
         results = [await job.future for job in jobs]
@@ -194,7 +209,7 @@ def test_a_bad_request_does_not_fail_its_neighbours(engine):
     async def scenario():
         await engine.loaded(1)
         with engine.stopped():
-            engine.submit(ids=ids(0))
+            await engine.begin(ids=ids(0))
             good, bad, more = (engine.submit(ids=ids(n)) for n in (1, 99, 2))
         error = await error_of(bad)
         assert error.status == 422

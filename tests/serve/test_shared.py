@@ -15,7 +15,7 @@ from tradewind.serve.tensors import to_torch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is none elsewhere")
 
-ECHO = '''
+ECHO = """
 import numpy as np
 
 class Echo:
@@ -34,7 +34,7 @@ class Echo:
     @staticmethod
     def sample(rows):
         return {"x": np.zeros((rows, 1), np.float32)}
-'''
+"""
 
 
 def pair() -> tuple[Shared, Shared]:

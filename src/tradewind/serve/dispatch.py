@@ -53,6 +53,8 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
         self._emptied: asyncio.Event | None = None
+        self._pumping = False
+        """The loop has been asked to pump."""
 
     def add_lane(self, lane: Lane) -> None:
         """Serve a model; its classes must be those of the terms."""
@@ -108,7 +110,7 @@ class Dispatcher:
             if refused is not None:
                 return self._turn_away(lane, job, refused, now)
         self._queues.add(lane, job)
-        self._pump(now)
+        self._pump_soon()
         return job
 
     def decline(
@@ -131,6 +133,16 @@ class Dispatcher:
     def pump(self) -> None:
         """Hand batches to idle workers until there are none, or nothing is queued."""
         self._pump(self._clock())
+
+    def _pump_soon(self) -> None:
+        """Do so when those that come with this one are queued too: an idle worker is to have them all in one batch."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump_asked)
+
+    def _pump_asked(self) -> None:
+        self._pumping = False
+        self.pump()
 
     async def emptied(self) -> None:
         """Return once nothing is queued or running."""
