@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def started(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[Started]:
         if not lines:
             raise RuntimeError((folder / "log").read_text()[-2000:])
         url = json.loads("".join(lines))["url"]
-        _wait_for_spare(url, int(spec.get("workers", 1)) + 1)
+        wait_for_workers(url, int(spec.get("workers", 1)) + 1)
         yield Started(url, process.pid)
     finally:
         process.kill()
@@ -71,11 +72,11 @@ def started(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[Started]:
         process.stdout.close()
 
 
-def _wait_for_spare(url: str, expected: int) -> None:
-    """Until every worker is loaded, the spare too: what loads takes from the cores that are measured."""
-    deadline = time.monotonic() + LOADED_S
+def wait_for_workers(url: str, expected: int) -> None:
+    """Until so many are loaded, the spare too: what loads takes from the cores that are measured. Any URL of a server."""
+    metrics, deadline = urllib.parse.urljoin(url, "/metrics"), time.monotonic() + LOADED_S
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(url + "/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(metrics, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         if f"tradewind_workers {expected:.1f}" in lines:
             return

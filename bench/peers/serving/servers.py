@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.peers.environments import SERVERS, TRITON, environment
 from bench.peers.serving import model
+from bench.served import wait_for_workers
 from tradewind.agent.job import free_port
 from tradewind.serve.protocols.v2 import HEADER_LENGTH
 
@@ -50,6 +51,10 @@ def serving(server: str, name: str, settings: Settings) -> Iterator[Endpoint]:
         endpoint = STARTS[server](name, settings, Path(folder))
         try:
             _wait(server, endpoint, Path(folder))
+            if server == "tradewind":
+                wait_for_workers(
+                    endpoint.url, 2
+                )  # one, and its spare: the others load nothing once they answer
             yield endpoint
         finally:
             _stop(endpoint.process)

@@ -45,8 +45,6 @@ class WorkerOptions(NamedTuple):
     """Runs of each batch size that are measured at start-up, after one to warm up; 0 where that is known."""
     levels: tuple[QualityLevel, ...] = ()
     """The levels of a recommender; its own when empty."""
-    gently: bool = False
-    """Load at low priority: others serve on these cores meanwhile."""
 
     def command(self, fd: int, memory: int | None = None) -> list[str]:
         return [
@@ -60,7 +58,6 @@ class WorkerOptions(NamedTuple):
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
             *("--levels", msgspec.json.encode(self.levels).decode()),
-            *(["--gently"] if self.gently else []),
         ]
 
 
@@ -199,7 +196,7 @@ class Pool:
         ):  # also when this version is not wanted any more: nobody else knows of the process
             await worker.stop()
             raise
-        self._options = self._options._replace(digest=description.digest, repeats=0, gently=True)
+        self._options = self._options._replace(digest=description.digest, repeats=0)
         self._adopt(worker)
         for _ in range(num_loaded - 1):
             self._adopt(await self._next())

@@ -64,7 +64,7 @@ class Replica:
 
         Raises TradewindError where it cannot be loaded, or could not answer the clients of this one.
         """
-        new = Serving(self._setup, options._replace(gently=True), version)
+        new = Serving(self._setup, options, version)
         try:
             await new.start(self.spec.workers + self._setup.num_spares)
             check_same_clients(self.serving, new)

@@ -1,15 +1,13 @@
 """The process that holds the model: `python -m tradewind.serve.worker`, spoken to in frames on one socket."""
 
 import argparse
-import concurrent.futures
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -25,10 +23,6 @@ from tradewind.serve.runners import Runner, recommender_of, runners_of
 from tradewind.serve.shared import Shared
 from tradewind.serve.tensors import from_torch, to_torch
 from tradewind.spec import QualityLevel
-
-NICE = 10
-"""Of loading: a tenth of what the others get where both want a core."""
-Done = TypeVar("Done")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,42 +59,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--levels", default="[]")
     parser.add_argument("--digest", default="")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--gently", action="store_true")
     return parser.parse_args(argv)
 
 
 def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
-    load = _python if is_reference(args.model) else _packaged
-    runners, about, items = _aside(args, lambda: load(args))
-
-    def describe() -> dict[str, wire.Program]:
-        return {name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()}
-
-    programs = describe() if args.repeats else _aside(args, describe)
+    if is_reference(args.model):
+        runners, about, items = _python(args)
+    else:
+        runners, about, items = _packaged(args)
+    programs = {name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()}
     ready = wire.Description(**about, programs=programs)
     wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])
     return runners
-
-
-def _aside(args: argparse.Namespace, work: Callable[[], Done]) -> Done:
-    """Do what another worker's clients should not notice, where one serves on these cores meanwhile.
-
-    On a thread of its own, because a process that has stepped back may not step forward again. A user's class is
-    made where it is called: it may hold what belongs to one thread.
-    """
-    if not args.gently or is_reference(args.model):
-        return work()
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(_gently, args.threads, work).result()
-
-
-def _gently(threads: int, work: Callable[[], Done]) -> Done:
-    if sys.platform == "linux":  # elsewhere all threads of a process have one priority
-        mine = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, mine, min(19, os.getpriority(os.PRIO_PROCESS, mine) + NICE))
-    torch.set_num_threads(threads)
-    with torch.inference_mode():
-        return work()
 
 
 Loaded = tuple[dict[str, Runner], dict[str, Any], list[str]]
