@@ -102,8 +102,9 @@ class ControlPlane:
         labels: dict[str, str] | None = None,
         taints: Sequence[dict[str, str]] = (),
         kwok: bool = True,
+        conditions: Sequence[dict[str, str]] = (),
     ) -> dict[str, Any]:
-        """A node with room for pods; kwok makes it ready unless told not to."""
+        """A node with room for pods, in these conditions; kwok makes it ready unless told not to."""
         room = {"cpu": cpus, "memory": memory, "pods": "110", "ephemeral-storage": "500Gi"}
         room |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
         metadata = {
@@ -112,7 +113,7 @@ class ControlPlane:
             "annotations": {FAKE_NODE: "fake"} if kwok else {},
         }
         node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": list(taints)}}
-        node["status"] = {"capacity": room, "allocatable": room}
+        node["status"] = {"capacity": room, "allocatable": room, "conditions": list(conditions)}
         return self.api.create(node)
 
     def new_namespace(self) -> str:

@@ -99,7 +99,7 @@ def _packaged(args: argparse.Namespace) -> Loaded:
     return runners, about, items
 
 
-def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None) -> None:
+def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None = None) -> None:
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     recommender = recommender_of(runners)
     audit = None if recommender is None else recommender.audit

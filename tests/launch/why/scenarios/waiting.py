@@ -295,14 +295,9 @@ def the_free_node_is_cordoned(scene: Scene) -> None:
 
 
 def nodes_not_ready(scene: Scene) -> None:
-    for name in scene.pool(2, kwok=False):
-        ready = {
-            "type": "Ready",
-            "status": "False",
-            "reason": "KubeletNotReady",
-            "message": "runtime is down",
-        }
-        scene.api.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [ready]}})
+    # From the beginning: a node of which nothing is known has no taint for a moment, and gets the pod.
+    ready = {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "runtime is down"}
+    scene.pool(2, kwok=False, conditions=[ready])
     scene.job()
     scene.waiting()
 
