@@ -26,7 +26,8 @@ from bench.peers.checkpoints import drivers
 Seconds = dict[str, list[float]]
 WARM_SAVES = 2
 SAVING_STEPS = 900
-"""Behind saves; as many quiet ones, after each save, because what else the machine does comes and goes."""
+"""Behind saves, so that a 99th percentile means something; as many quiet ones, after each save, because what else the
+machine does comes and goes."""
 UNCOMPARED_STEPS = 150
 MOST_SAVES = 4
 FOREGROUND_SAVES = 2
@@ -122,7 +123,7 @@ def _copied(state: drivers.State) -> float:
 
 
 def enough(saving: list[float], wanted: int) -> bool:
-    """Whether all ranks have so many steps behind saves: 900, and a 99th percentile means something."""
+    """Whether all ranks have so many steps behind saves."""
     fewest = torch.tensor(len(saving))
     dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
     return int(fewest) >= wanted

@@ -51,10 +51,8 @@ def serving(server: str, name: str, settings: Settings) -> Iterator[Endpoint]:
         endpoint = STARTS[server](name, settings, Path(folder))
         try:
             _wait(server, endpoint, Path(folder))
-            if server == "tradewind":
-                wait_for_workers(
-                    endpoint.url, 2
-                )  # one, and its spare: the others load nothing once they answer
+            if server == "tradewind":  # the others load nothing more once they answer
+                wait_for_workers(endpoint.url, 2)
             yield endpoint
         finally:
             _stop(endpoint.process)
