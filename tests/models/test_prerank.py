@@ -89,9 +89,12 @@ def test_a_ranker_without_an_opinion_teaches_nothing(score):
 
 
 def test_learning_does_not_touch_the_random_state():
-    """Who calls it has seeds of their own; the same seed gives the same pre-ranker."""
+    """Who calls it has seeds of their own; the same seed gives the same pre-ranker, and another one another."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second = (distil(opinionated, TABLE, lambda: found(0), steps=3, seed=2) for _ in range(2))
+    first, second, other = (
+        distil(opinionated, TABLE, lambda: found(0), steps=3, seed=seed) for seed in (2, 2, 3)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.folded, second.folded)
+    assert not torch.equal(first.folded, other.folded)
