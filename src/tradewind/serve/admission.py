@@ -69,7 +69,7 @@ def surely_in_time(
     above, all that takes as long as it ever may.
     """
     batch = min(room, profile.max_batch)
-    full_s = profile.bound_s(batch)
+    full_s = profile.full_s if batch == profile.max_batch else profile.bound_s(batch)
     wait_s = (rows_waiting // batch + 1) // num_workers * full_s
     if crowded:
         wait_s /= 1.0 - MAX_CROWDING

@@ -6,8 +6,6 @@ import secrets
 import time
 from asyncio import Future
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -18,11 +16,11 @@ from tradewind.serve.gate import Gate
 from tradewind.serve.handlers import Handlers
 from tradewind.serve.http import Pending, Request, Response, Turn, failure
 from tradewind.serve.jobs import Result
-from tradewind.serve.quota import Quota
 from tradewind.serve.replica import Replica
 from tradewind.serve.routes import Route, Routes, Work
-from tradewind.serve.watch import Finished, tell, watched
+from tradewind.serve.watch import Finished
 
+ACCEPT_ENCODING = b"accept-encoding"
 REQUEST_ID = names.HEADER_REQUEST_ID.encode()
 MAX_ID_CHARACTERS = 128
 CLIENT_LEFT = 499
@@ -30,24 +28,12 @@ CLIENT_LEFT = 499
 NO_TIME = failure(429, "the server is too busy to answer this request in time", (("retry-after", "1"),))
 
 log = structlog.get_logger()
-Answer = TypeVar("Answer")
 RoutesOf = Callable[[Replica], Routes]
 """What makes the routes of the version that a replica serves now."""
 
 
 def _over_http(replica: Replica) -> Routes:
     return Handlers(replica).routes()
-
-
-class Exchange(NamedTuple):
-    """A request on its way to its answer."""
-
-    route: str
-    request_id: str
-    request: Request
-    version: str
-    quota: Quota | None = None
-    """Taken from when the request was let in; left when it is answered."""
 
 
 class App:
@@ -64,8 +50,11 @@ class App:
         """Say no to a request of which only the head is known, or nothing. Never raises."""
         if self._gate is None:
             return None
-        gate, route = self._gate, self._find(request)
-        return _guarded(lambda: gate.admit(request, route.name))
+        try:
+            self._gate.admit(request, self._find(request).name)
+        except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
+            return _failed(error)
+        return None
 
     def turn(self, request: Request) -> Turn | None:
         """Say when a request is answered, where that takes time that others want too. Never raises."""
@@ -74,25 +63,27 @@ class App:
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request, or say what will. Never raises."""
         route = self._find(request)
-        answer = _guarded(lambda: NO_TIME if route.no_time(request) else self._handle(route, request))
-        if answer is NO_TIME:
-            waited_s = time.monotonic() - request.arrived_s
-            self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
-            return NO_TIME  # as it is: at the door every microsecond is taken from those inside
-        quota = request.quota if isinstance(answer, Work) else None
-        exchange = Exchange(route.name, self._request_id(request), request, self._serving.version, quota)
+        try:
+            if route.no_time(request):
+                return self._turn_away(route, request)
+            answer = self._handle(route, request)
+        except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
+            answer = _failed(error)
+        exchange = Exchange(self._replica, route.name, request, self._request_id(request), self._serving.version)
         if isinstance(answer, Response):
-            response = self._done(exchange, answer)
-            tell(self._replica.watchers, Finished(request, route.name, response, time.monotonic()))
-            return response
-        leave = partial(answer.serving.dispatcher.cancel, answer.program, answer.job)
-        answered = partial(self._respond, exchange, answer)
-        respond = watched(self._replica.watchers, request, route.name, answer, answered)
-        return Pending(answer.job.future, respond, leave)
+            return exchange.done(answer)
+        exchange.work = answer
+        return Pending(answer.job.future, exchange.respond, exchange.leave)
 
     def unread(self, response: Response) -> None:
         """Count an answer to a request that could not be read."""
         self._replica.metrics.observe_request("unread", response.status, 0.0, in_deadline=False)
+
+    def _turn_away(self, route: Route, request: Request) -> Response:
+        """Refuse it as cheaply as can be: at the door every microsecond is taken from those inside."""
+        waited_s = time.monotonic() - request.arrived_s
+        self._replica.metrics.observe_request(route.name, NO_TIME.status, waited_s, in_deadline=False)
+        return NO_TIME
 
     def _find(self, request: Request) -> Route:
         """Return the route at the version that serves now: to be looked up again once the body is there."""
@@ -113,32 +104,6 @@ class App:
                 quota.leave()
         return answer
 
-    def _respond(self, exchange: Exchange, work: Work, future: "Future[Result]") -> Response:
-        if future.cancelled():
-            response = Response(CLIENT_LEFT, b"")
-        elif error := future.exception():
-            # Not raised: its traceback would hold what holds it, and leave both to the garbage collector.
-            response = _failed(error)
-        else:
-            response = _guarded(lambda: work.render(future.result()))
-        return self._done(exchange, response, work.job.deadline_s)
-
-    def _done(self, exchange: Exchange, response: Response, deadline_s: float = math.inf) -> Response:
-        route, request_id, request, version, quota = exchange
-        if quota is not None:
-            quota.leave()
-        response = encoded(request, response)
-        now = time.monotonic()
-        in_deadline = response.status == 200 and now <= deadline_s < math.inf
-        self._replica.observe(route, request_id, response, now - request.arrived_s, in_deadline)
-        headers = (
-            *response.headers,
-            (names.HEADER_REQUEST_ID, request_id),
-            (names.HEADER_VERSION, version),
-        )
-        close = response.close or self._replica.draining
-        return Response(response.status, response.body, response.media_type, headers, close)
-
     def _request_id(self, request: Request) -> str:
         stated = request.header(REQUEST_ID)
         if stated and stated.isascii() and stated.isprintable():
@@ -146,11 +111,61 @@ class App:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
-def _guarded(call: Callable[[], Answer]) -> Answer | Response:
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
-        return _failed(error)
+class Exchange:
+    """A request on its way to its answer; `work` is what it waits for, where it waits."""
+
+    __slots__ = ("_replica", "_request", "_request_id", "_route", "_version", "work")
+
+    def __init__(self, replica: Replica, route: str, request: Request, request_id: str, version: str) -> None:
+        self._replica = replica
+        self._route = route
+        self._request = request
+        self._request_id = request_id
+        self._version = version
+        self.work: Work | None = None
+
+    def leave(self) -> None:
+        """The client has left: give its place up."""
+        assert self.work is not None
+        self.work.serving.dispatcher.cancel(self.work.program, self.work.job)
+
+    def respond(self, future: "Future[Result]") -> Response:
+        """Return the answer once there is a result, or none to come."""
+        assert self.work is not None
+        result: Result | None = None
+        if future.cancelled():
+            response = Response(CLIENT_LEFT, b"")
+        elif error := future.exception():
+            # Not raised: its traceback would hold what holds it, and leave both to the garbage collector.
+            response = _failed(error)
+        else:
+            result = future.result()
+            try:
+                response = self.work.render(result)
+            except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
+                response = _failed(error)
+        if self._request.quota is not None:
+            self._request.quota.leave()
+        return self.done(response, result)
+
+    def done(self, response: Response, result: Result | None = None) -> Response:
+        """Count, time, log and tell of an answer; return it with the headers that all have."""
+        request, work, replica = self._request, self.work, self._replica
+        if ACCEPT_ENCODING in request.headers:
+            response = encoded(request, response)
+        now = time.monotonic()
+        in_deadline = work is not None and response.status == 200 and now <= work.job.deadline_s < math.inf
+        replica.observe(self._route, self._request_id, response, now - request.arrived_s, in_deadline)
+        status, body, media_type, headers, close = response
+        headers = (*headers, (names.HEADER_REQUEST_ID, self._request_id), (names.HEADER_VERSION, self._version))
+        response = Response(status, body, media_type, headers, close or replica.draining)
+        if replica.watchers:
+            finished = Finished(request, self._route, response, now)
+            if work is not None:
+                finished = Finished(request, self._route, response, now, work.program, work.job, result, work.serving.version)
+            for watcher in replica.watchers:
+                watcher(finished)
+        return response
 
 
 def _failed(error: BaseException) -> Response:

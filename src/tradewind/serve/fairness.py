@@ -47,11 +47,12 @@ class Standing:
         return least_s if share is None else max(share.virtual_s, least_s)
 
     def add(self, tenant: str, cost_s: float) -> None:
-        virtual_s = self.virtual_s(tenant) + cost_s / self._weight(tenant)
         share = self._shares.get(tenant)
         if share is None:
-            share = self._shares[tenant] = Share(virtual_s)
-        share.virtual_s = virtual_s
+            share = self._shares[tenant] = Share(self.virtual_s(tenant))
+        elif not share.jobs or len(self._queued) > 1:
+            share.virtual_s = self.virtual_s(tenant)
+        share.virtual_s += cost_s / self._weight(tenant)
         share.jobs += 1
         self._queued[tenant] = share
 

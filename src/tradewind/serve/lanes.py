@@ -49,6 +49,8 @@ class Lane:
     ) -> None:
         self.name = name
         self.levels = tuple(levels)
+        self.cheapest = self.levels[-1]
+        """The level with the least work for the model."""
         self.instant = instant
         self.lost = lost
         self.level_names = [*(level.name for level in self.levels), *([instant.name] if instant else [])]
@@ -69,11 +71,6 @@ class Lane:
     def kept_s(self, budget_s: float) -> float:
         """Return how much of a budget is kept for an answer without a worker, where there may be one."""
         return SPARE_SHARE * budget_s if self.instant else 0.0
-
-    @property
-    def cheapest(self) -> Level:
-        """The level with the least work for the model."""
-        return self.levels[-1]
 
     def floor(self, accepted: int | None, k: int | None) -> int:
         """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""

@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from tradewind.retrieve.recall import Recall
 from tradewind.serve.caller import ANYBODY, Caller
-from tradewind.serve.series import Histograms
+from tradewind.serve.series import Counts, Histograms
 
 # A second series beside each, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -30,9 +30,14 @@ class Metrics:
         self._classes = tuple(classes)
         self.registry = CollectorRegistry()
         self._around_slo = tuple(slo_s * m for m in SLO_MULTIPLES)
-        self.requests = self._counter("tradewind_requests", "Requests answered.", "route", "code")
-        self.in_deadline = self._counter(
-            "tradewind_requests_in_deadline", "Requests answered with 200 inside their deadline.", "route"
+        self.requests = Counts(
+            "tradewind_requests", "Requests answered.", ("route", "code"), self.registry
+        )
+        self.in_deadline = Counts(
+            "tradewind_requests_in_deadline",
+            "Requests answered with 200 inside their deadline.",
+            ("route",),
+            self.registry,
         )
         self.seconds = self._seconds(
             "tradewind_request_duration_seconds", "From a request's last byte to its answer.", "route"
@@ -101,10 +106,10 @@ class Metrics:
         """A child by its labels; the client library's own look-up costs as much as parsing a request."""
 
     def observe_request(self, route: str, code: int, seconds: float, in_deadline: bool) -> None:
-        self._of(self.requests, route, str(code)).inc()
+        self.requests.inc(route, code)
         self.seconds.of(route).observe(seconds)
         if in_deadline:
-            self._of(self.in_deadline, route).inc()
+            self.in_deadline.inc(route)
 
     def observe_refusal(self, model: str, reason: str, caller: Caller = ANYBODY) -> None:
         name = self._classes[caller.priority]

@@ -46,6 +46,9 @@ class Profile:
         self._near = [_near(size, self._sizes) for size in range(self.max_batch + 1)]
         self.fastest_s = self._mean[0]
         """The fastest run that was seen, of any size."""
+        self.full_s = self.row_s = 0.0
+        """`bound_s` of the largest batch, and what a row takes in it: asked of every request, so kept at hand."""
+        self._keep_at_hand()
 
     @property
     def points(self) -> dict[int, float]:
@@ -79,6 +82,11 @@ class Profile:
             step = self._weight * near
             self._move(self._mean, i, self._mean[i] + step * error)
             self._move(self._deviation, i, self._deviation[i] + step * (abs(error) - self._deviation[i]))
+        self._keep_at_hand()
+
+    def _keep_at_hand(self) -> None:
+        self.full_s = self.bound_s(self.max_batch)
+        self.row_s = self.latency_s(self.max_batch) / self.max_batch
 
     def _between(self, levels: list[float], size: int) -> float:
         if size > self.max_batch:

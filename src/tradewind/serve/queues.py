@@ -285,5 +285,4 @@ class Queues:
 
 def cost_s(lane: Lane, rows: int) -> float:
     """Return the model time of so many rows in full batches at the cheapest level."""
-    profile = lane.cheapest.profile
-    return rows * profile.latency_s(profile.max_batch) / profile.max_batch
+    return rows * lane.cheapest.profile.row_s

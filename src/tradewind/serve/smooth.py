@@ -10,16 +10,14 @@ class Smooth:
         self._weight = weight
         self._mean = 0.0
         self._deviation = 0.0
-
-    @property
-    def bound_s(self) -> float:
+        self.bound_s = 0.0
         """What most stay under: the mean and two mean deviations."""
-        return self._mean + 2.0 * self._deviation
 
     def observe(self, seconds: float) -> None:
         error = seconds - self._mean
         self._mean += self._weight * error
         self._deviation += self._weight * (abs(error) - self._deviation)
+        self.bound_s = self._mean + 2.0 * self._deviation
 
 
 class Flow:

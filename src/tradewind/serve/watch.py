@@ -1,13 +1,10 @@
 """What is told of each request that was answered: a seam for traces and for the names of other systems' metrics."""
 
-import time
-from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tradewind.serve.http import Request, Response
 from tradewind.serve.jobs import Job, Result
-from tradewind.serve.routes import Work
 
 
 class Finished(NamedTuple):
@@ -26,26 +23,3 @@ class Finished(NamedTuple):
 
 
 Watcher = Callable[[Finished], None]
-Respond = Callable[["Future[Result]"], Response]
-
-
-def watched(
-    watchers: Sequence[Watcher], request: Request, route: str, work: Work, respond: Respond
-) -> Respond:
-    """What `respond` does, and then telling the watchers of it."""
-
-    def responded(future: "Future[Result]") -> Response:
-        response = respond(future)
-        failed = future.cancelled() or future.exception() is not None
-        result = None if failed else future.result()
-        ended_s, program, version = time.monotonic(), work.program, work.serving.version
-        tell(watchers, Finished(request, route, response, ended_s, program, work.job, result, version))
-        return response
-
-    return responded if watchers else respond
-
-
-def tell(watchers: Sequence[Watcher], finished: Finished) -> None:
-    """Tell every watcher."""
-    for watcher in watchers:
-        watcher(finished)

@@ -1,5 +1,6 @@
 """Open Inference Protocol v2 over HTTP: JSON tensors, and the binary tensor data extension."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -10,6 +11,8 @@ from tradewind.serve.served import ServedModel
 from tradewind.serve.wire import Buffer, Port
 
 HEADER_LENGTH = "inference-header-content-length"
+KNOWN_HEADS, KNOWN_BYTES = 256, 2048
+"""How many JSON parts before binary tensors are remembered, and how long they may be: a client sends the same ones."""
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 PLATFORM = "pytorch_tradewind"
 UNSUPPORTED = {
@@ -133,23 +136,30 @@ _decoder = msgspec.json.Decoder(InferRequest)
 def parse(body: bytes, header_length: str | None) -> Inference:
     """Parse an inference request. Raises RequestError (400) naming what is wrong and where."""
     size = _header_size(header_length, len(body))
-    try:
-        request = _decoder.decode(body[:size])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError(400, f"not an inference request: {error}") from None
-    refuse_unsupported(request.parameters)
-    for output in request.outputs:
-        refuse_unsupported(output.parameters)
+    seldom = header_length is None or size > KNOWN_BYTES
+    request = _read(body[:size]) if seldom else _known(body[:size])
     rest = memoryview(body)[size:]
     values: dict[str, Value] = {}
     for tensor in request.inputs:
-        refuse_unsupported(tensor.parameters)
         if tensor.name in values:
             raise RequestError(400, f"input {tensor.name!r} is given twice")
         values[tensor.name], rest = _value(tensor, rest)
     if rest.nbytes:
         raise RequestError(400, f"{rest.nbytes} bytes follow the last binary tensor")
     return Inference(request, values)
+
+
+def _read(head: bytes) -> InferRequest:
+    try:
+        request = _decoder.decode(head)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(400, f"not an inference request: {error}") from None
+    for part in (request, *request.outputs, *request.inputs):
+        refuse_unsupported(part.parameters)
+    return request
+
+
+_known = functools.lru_cache(KNOWN_HEADS)(_read)
 
 
 def timeout_us(request: InferRequest) -> int | None:
