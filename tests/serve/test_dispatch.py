@@ -219,6 +219,37 @@ def test_a_bad_request_does_not_fail_its_neighbours(engine):
     engine.run(scenario())
 
 
+def test_nan_is_refused_to_whose_it_is_and_its_neighbours_are_run_without_it(engine):
+    """The worker sees it before the model does: 400, and one batch of all the others."""
+
+    async def scenario():
+        await engine.loaded(1)
+        x, n = np.ones((2, 4), np.float32), np.array([7, 8])
+        broken = x.copy()
+        broken[1, 2] = np.nan
+        with engine.stopped():
+            await engine.begin(ids=ids(0))
+            good, bad, more = (engine.submit("affine", x=of, ids=n) for of in (x, broken, 2 * x))
+        error = await error_of(bad)
+        assert (error.status, str(error)) == (400, "input 'x': an element is NaN")
+        results = [await job.future for job in (good, more)]
+        assert [result.batch_rows for result in results] == [4, 4]
+        assert results[0].tensors.keys() == results[1].tensors.keys()
+
+    engine.run(scenario())
+
+
+def test_nan_in_a_request_that_shares_no_batch_is_its_own(engine):
+    """Whatever its first dimension counts."""
+
+    async def scenario():
+        await engine.loaded(1)
+        error = await error_of(engine.submit("total", x=np.array([1.0, np.nan], np.float32)))
+        assert error.status == 400
+
+    engine.run(scenario())
+
+
 def test_more_than_can_be_done_in_time_is_refused_at_once(engine):
     """Admission counts what is queued: a burst beyond the budget is refused, and every request has an end."""
 

@@ -1,10 +1,10 @@
-"""Histograms as Prometheus has them."""
+"""Histograms and counters as Prometheus has them."""
 
 import random
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from tradewind.serve.series import Histograms
+from tradewind.serve.series import Counts, Histograms
 
 BOUNDS = (0.001, 0.5, 1.0, 64)
 
@@ -30,3 +30,15 @@ def test_a_label_that_was_never_seen_has_no_series():
         b"# HELP took_seconds What it took.",
         b"# TYPE took_seconds histogram",
     ]
+
+
+def test_counts_are_those_of_the_client_library():
+    """By labels, whatever their type."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    made = Counts("requests", "Requests answered.", ("route", "code"), ours)
+    reference = Counter("requests", "Requests answered.", ["route", "code"], registry=theirs)
+    for route, code in (("infer", 200), ("infer", 429), ("infer", 200), ("health", 200)):
+        made.inc(route, code)
+        reference.labels(route, code).inc()
+    kept = [line for line in generate_latest(theirs).splitlines() if b"_created" not in line]
+    assert generate_latest(ours).splitlines() == kept

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tradewind.serve.tensors import DTYPES, from_torch, to_torch
-from tradewind.serve.wire import ITEM_BYTES
+from tradewind.serve.tensors import DTYPES, from_torch, nan_in, to_torch
+from tradewind.serve.wire import ITEM_BYTES, Nan
 
 
 def test_every_type_of_the_protocol_has_a_torch_type_of_its_size():
@@ -40,3 +40,14 @@ def test_arriving_tensors_are_not_copied():
     tensor = to_torch(specs, body)["t"]
     body[:4] = b"\x00\x00\x80\x3f"
     assert tensor.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_nan_is_found_with_its_rows(dtype):
+    """In the first tensor that holds any, whatever its shape; an infinity is a number."""
+    fine = torch.tensor([[torch.inf, -torch.inf], [0.0, 1.0], [1.0, 2.0]], dtype=dtype)
+    assert nan_in({"a": fine, "b": torch.ones(3, dtype=torch.int64), "c": torch.empty(0, 2)}) is None
+    broken = fine.clone()
+    broken[0, 1] = broken[2, 0] = torch.nan
+    assert nan_in({"a": fine, "b": broken.reshape(3, 1, 2), "c": broken}) == Nan("b", (0, 2))
+    assert nan_in({"s": torch.tensor(torch.nan, dtype=dtype)}) == Nan("s", (0,))

@@ -160,9 +160,8 @@ class Exchange:
         headers = (*headers, (names.HEADER_REQUEST_ID, self._request_id), (names.HEADER_VERSION, self._version))
         response = Response(status, body, media_type, headers, close or replica.draining)
         if replica.watchers:
-            finished = Finished(request, self._route, response, now)
-            if work is not None:
-                finished = Finished(request, self._route, response, now, work.program, work.job, result, work.serving.version)
+            about = () if work is None else (work.program, work.job, result, work.serving.version)
+            finished = Finished(request, self._route, response, now, *about)
             for watcher in replica.watchers:
                 watcher(finished)
         return response

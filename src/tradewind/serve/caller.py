@@ -48,7 +48,8 @@ class Callers:
         self._default = self.classes.index(default_class)
         self._weights = dict(weights or {})
         self._tenants = {NOBODY, OTHERS, *self._weights}
-        self._plain = Caller(NOBODY, self._default)
+        self.plain = Caller(NOBODY, self._default)
+        """Who says nothing of it."""
 
     def caller_of(self, header: Header, priority: object = None) -> Caller:
         """Return who sent a request.
@@ -61,7 +62,7 @@ class Callers:
         stated = header(_PRIORITY) if priority is None else priority
         claimed = header(_TENANT)
         if stated is None and claimed is None:
-            return self._plain
+            return self.plain
         return Caller(self._known(claimed), self._default if stated is None else self._class(stated))
 
     def weight(self, tenant: str) -> float:

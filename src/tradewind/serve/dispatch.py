@@ -1,6 +1,7 @@
 """The loop between admission, queue and workers: applies what the pure policies decide."""
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +18,7 @@ from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers, cost_s
 from tradewind.serve.recall import RecallAudits
+from tradewind.serve.wire import Nan
 
 MAX_TRIES = 3
 """Times one request may be in a batch whose worker dies, before it is taken for the cause."""
@@ -303,6 +305,10 @@ class Dispatcher:
             hung.cancel()
         seconds = self._clock() - start
         self._recalls.note(worker, reply.due, start)
+        if reply.nan is not None:
+            self._refuse_nan(lane, batch, reply.nan)
+            self._released(worker)
+            return
         error = reply.error or misfit(batch, reply)
         if error is not None:
             self._fail(lane, batch, error)
@@ -344,6 +350,21 @@ class Dispatcher:
 
     def _written(self, lane: Lane, ended_s: float) -> None:
         lane.writing.observe(self._clock() - ended_s)
+
+    def _refuse_nan(self, lane: Lane, batch: list[Job], nan: Nan) -> None:
+        """Those that hold NaN are their senders' fault; the others are run without them."""
+        error, bad = RequestError(400, f"input {nan.input!r}: an element is NaN"), set(nan.rows)
+        ends = itertools.accumulate(job.rows for job in batch)
+        own = [range(end - job.rows, end) for job, end in zip(batch, ends, strict=True)]
+        guilty = [len(batch) == 1 or not bad.isdisjoint(rows) for rows in own]
+        if not any(guilty):
+            self._fail(lane, batch, str(error))
+            return
+        for job, its_own in zip(batch, guilty, strict=True):
+            if its_own:
+                job.fail(error)
+            else:
+                self._requeue(lane, job)
 
     def _fail(self, lane: Lane, batch: list[Job], error: str) -> None:
         """One bad request must not fail its neighbours: each of a failed batch is tried once by itself."""

@@ -28,7 +28,8 @@ from tradewind.serve.served import ServedModel
 
 BINARY = "application/octet-stream"
 DEADLINE, MIN_LEVEL = names.HEADER_DEADLINE.encode(), names.HEADER_MIN_LEVEL.encode()
-TIMEOUT, PRIORITY = b'"timeout"', b'"priority"'
+PRIORITY, TENANT = names.HEADER_PRIORITY.encode(), names.HEADER_TENANT.encode()
+STATED_TIMEOUT, STATED_PRIORITY = b'"timeout"', b'"priority"'
 _VALUE = re.compile(rb'\s*:\s*"?([A-Za-z0-9]{1,64})')
 HEADER_LENGTH = v2.HEADER_LENGTH.encode()
 
@@ -39,6 +40,7 @@ class Handlers:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._serving = replica.serving
+        self._slo_s = replica.spec.slo.latency_ms / 1e3
 
     def routes(self) -> Routes:
         """Return every route by its path."""
@@ -116,7 +118,7 @@ class Handlers:
         v2.check_outputs(model, inference.request)
         prepared = model.prepare(inference.inputs, inference.request.parameters)
         parameters, timeout_us = inference.request.parameters, v2.timeout_us(inference.request)
-        claim, priority = self._claim(request), parameters.get("priority")
+        claim, priority = request.claim or self._claim(request), parameters.get("priority")
         deadline_s = claim.deadline_s if timeout_us is None else self._deadline_s(request, timeout_us)
         caller = claim.caller if priority is None else self._caller(request, priority)
         level = _min_level(request, parameters.get("min_level"))
@@ -127,7 +129,7 @@ class Handlers:
         """Recommend items for a user's history."""
         body = plain_body(request, self._replica.max_bytes)
         prepared, k, min_level = recommend.parse(body, model.catalogue)
-        claim = self._claim(request)
+        claim = request.claim or self._claim(request)
         level = _min_level(request, min_level)
         wish = Wish(claim.caller, request.arrived_s, claim.deadline_s, level, k)
         job = enter(self._serving.dispatcher, model.program, prepared, wish)
@@ -153,7 +155,7 @@ class Handlers:
     def turn(self, request: Request) -> Turn | None:
         """Say which class a request seems to be of, and when it is due; None where it only can be told what is wrong."""
         try:
-            claim = self._claim(request)
+            claim = request.claim or self._claim(request)
             caller = claim.caller if claim.final else self._caller(request, _stated_priority(request))
         except RequestError:
             return None
@@ -162,13 +164,16 @@ class Handlers:
     def no_time(self, model: ServedModel, request: Request) -> bool:
         """Whether to refuse a request unread: it waited too long to be read, or too much waits before it."""
         dispatcher, metrics = self._serving.dispatcher, self._replica.metrics
-        if dispatcher.lane(model.program).instant:
+        lane = dispatcher.lane(model.program)
+        if lane.instant:
             return False  # it can be answered without a worker
-        caller, deadline_s, final = self._claim(request)
+        caller, deadline_s, final = request.claim or self._claim(request)
         if not final:
             return False
         if waited_too_long(time.monotonic() - request.arrived_s, deadline_s - request.arrived_s):
             metrics.observe_refusal(model.program, "door", caller)
+        elif sum(lane.rows) < lane.room:
+            return False  # hardly, and it will be known once it is read
         elif not dispatcher.predict(model.program, deadline_s, caller=caller).admit:
             metrics.observe_refusal(model.program, "admission", caller)
         else:
@@ -176,25 +181,27 @@ class Handlers:
         return True
 
     def _claim(self, request: Request) -> Claim:
-        """Return what the headers say, read once."""
-        claim = request.claim
-        if claim is None:
-            final = not _decides(request)
-            claim = request.claim = Claim(self._caller(request), self._deadline_s(request), final)
+        """Read what the headers say: once, `request.claim` has it from then on."""
+        headers, final = request.headers, not _decides(request)
+        silent = PRIORITY not in headers and TENANT not in headers
+        caller = self._replica.callers.plain if silent else self._caller(request)
+        claim = request.claim = Claim(caller, self._deadline_s(request), final)
         return claim
 
     def _caller(self, request: Request, priority: object = None) -> Caller:
         return self._replica.callers.caller_of(request.header, priority)
 
     def _deadline_s(self, request: Request, timeout_us: int | None = None) -> float:
-        budget = budget_s(request.header(DEADLINE), self._replica.spec.slo.latency_ms, timeout_us)
-        return request.arrived_s + budget
+        stated = request.header(DEADLINE)
+        if stated is None and timeout_us is None:
+            return request.arrived_s + self._slo_s
+        return request.arrived_s + budget_s(stated, self._replica.spec.slo.latency_ms, timeout_us)
 
 
 def _decides(request: Request) -> bool:
     """Whether the JSON of a body may say how long there is, or how important it is."""
-    end = _head_length(request)
-    return request.body.find(TIMEOUT, 0, end) >= 0 or request.body.find(PRIORITY, 0, end) >= 0
+    end, body = _head_length(request), request.body
+    return body.find(STATED_TIMEOUT, 0, end) >= 0 or body.find(STATED_PRIORITY, 0, end) >= 0
 
 
 def _min_level(request: Request, stated: object) -> object:
@@ -204,12 +211,12 @@ def _min_level(request: Request, stated: object) -> object:
 
 def _stated_priority(request: Request) -> str | None:
     """Return what the JSON of a body seems to say of its importance, which nobody has read yet."""
-    at = request.body.find(PRIORITY, 0, _head_length(request))
-    value = None if at < 0 else _VALUE.match(request.body, at + len(PRIORITY))
+    at = request.body.find(STATED_PRIORITY, 0, _head_length(request))
+    value = None if at < 0 else _VALUE.match(request.body, at + len(STATED_PRIORITY))
     return None if value is None else value[1].decode()
 
 
 def _head_length(request: Request) -> int:
     """Bytes of a body that may be JSON: what follows them are tensors."""
-    stated = request.headers.get(HEADER_LENGTH, b"")
-    return int(stated) if stated.isdigit() and len(stated) < 19 else len(request.body)
+    stated = request.headers.get(HEADER_LENGTH)
+    return int(stated) if stated and stated.isdigit() and len(stated) < 19 else len(request.body)

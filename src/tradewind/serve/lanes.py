@@ -51,6 +51,8 @@ class Lane:
         self.levels = tuple(levels)
         self.cheapest = self.levels[-1]
         """The level with the least work for the model."""
+        self._profiles = [level.profile for level in (*self.levels, self.cheapest)]
+        """By the cheapest level that a request accepts, which may be the one that needs no worker."""
         self.instant = instant
         self.lost = lost
         self.level_names = [*(level.name for level in self.levels), *([instant.name] if instant else [])]
@@ -89,7 +91,7 @@ class Lane:
 
     def profile_of(self, job: Job) -> Profile:
         """Return the profile of the cheapest level that a request accepts."""
-        return self.levels[min(job.floor, len(self.levels) - 1)].profile
+        return self._profiles[job.floor]
 
     def add(self, job: Job) -> None:
         rank = job.rank

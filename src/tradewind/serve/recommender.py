@@ -47,6 +47,8 @@ class RecommendModel:
                 check_port(port, inputs[port.name], {})
                 if inputs[port.name].shape != first.shape:
                     raise RequestError(400, f"input {port.name!r}: shape must be {list(first.shape)}")
+        if "ratings" in inputs and np.isnan(inputs["ratings"].array()).any():
+            raise RequestError(400, "input 'ratings': an element is NaN")
         check_rows(first.shape[0], self.max_rows)
         positions = self._positions(first)
         k = self.k_of(parameters)

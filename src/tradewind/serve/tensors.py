@@ -1,11 +1,12 @@
 """Tensors as bytes, on the worker's side: torch in, torch out, no copy on the way in."""
 
+import math
 import mmap
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from tradewind.serve.wire import Buffer, TensorSpec, views
+from tradewind.serve.wire import Buffer, Nan, TensorSpec, views
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -33,6 +34,15 @@ def to_torch(specs: Sequence[TensorSpec], body: bytearray | mmap.mmap) -> dict[s
         flat = torch.frombuffer(view, dtype=dtype) if view.nbytes else torch.empty(0, dtype=dtype)
         tensors[spec.name] = flat.reshape(spec.shape)
     return tensors
+
+
+def nan_in(tensors: Mapping[str, torch.Tensor]) -> Nan | None:
+    """Return the first of `tensors` that holds NaN, and which rows do; None where none does, in a single pass."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and math.isnan(tensor.amax().item()):
+            rows = tensor.isnan().reshape(len(tensor) if tensor.ndim else 1, -1).any(1)
+            return Nan(name, tuple(rows.nonzero().ravel().tolist()))
+    return None
 
 
 def from_torch(tensors: Mapping[str, torch.Tensor]) -> tuple[tuple[TensorSpec, ...], list[Buffer]]:

@@ -110,11 +110,20 @@ class Finding(msgspec.Struct, frozen=True):
     correction: str | None = None
 
 
+class Nan(msgspec.Struct, frozen=True, array_like=True):
+    """An input that holds NaN, and in which of its rows."""
+
+    input: str
+    rows: tuple[int, ...]
+
+
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Worker to front: tensors, or the error that the program raised; once, at the start, what it has loaded."""
 
     tensors: tuple[TensorSpec, ...] = ()
     error: str | None = None
+    nan: Nan | None = None
+    """Nothing was run, for this."""
     ready: Description | None = None
     due: int = 0
     """Searches that wait to be done again exactly, when there is time."""

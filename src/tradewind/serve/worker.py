@@ -21,7 +21,7 @@ from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.filtering import described
 from tradewind.serve.runners import Runner, recommender_of, runners_of
 from tradewind.serve.shared import Shared
-from tradewind.serve.tensors import from_torch, to_torch
+from tradewind.serve.tensors import from_torch, nan_in, to_torch
 from tradewind.spec import QualityLevel
 
 
@@ -110,7 +110,11 @@ def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | No
                 wire.send(sock, _audited(audit))
                 continue
             body = memory.buffer if call.shared and memory is not None else frame[1]
-            result = runners[call.program].run(to_torch(call.tensors, body))
+            tensors = to_torch(call.tensors, body)
+            if (nan := nan_in(tensors)) is not None:
+                wire.send(sock, wire.Reply(nan=nan))
+                continue
+            result = runners[call.program].run(tensors)
             specs, buffers = from_torch(result)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
             wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))

@@ -6,7 +6,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
@@ -110,7 +109,9 @@ class Connection(asyncio.Protocol):
         self._begun = False
         """A request's first byte has come and its last has not."""
         self._behind: deque[Request] = deque()
-        self._busy = False
+        self._current: Request | None = None
+        """The request whose turn, or whose answer, is waited for."""
+        self._respond: Callable[[asyncio.Future[Any]], Response]
         self._cancel: Callable[[], None] = _nothing
         self._last: Response | None = None
         """Sent after what is being answered; nothing is read after it."""
@@ -201,14 +202,15 @@ class Connection(asyncio.Protocol):
             self._end(refusal)
         elif int(headers.get(b"content-length", 0)) > self._shared.limits.max_body_bytes:
             self._refuse_size()
-        elif b"expect" in headers and not self._busy:
+        elif b"expect" in headers and self._current is None:
             self._transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         if self._last is None:
-            self._body_bytes += len(body)
+            size = len(body)
+            self._body_bytes += size
             self._chunks.append(body)
-            self._hold(len(body))
+            self._hold(size)
             if self._body_bytes > self._shared.limits.max_body_bytes:
                 self._refuse_size()
             elif self._shared.held_bytes > max(self._shared.limits.max_held_bytes, self._held_bytes):
@@ -223,6 +225,9 @@ class Connection(asyncio.Protocol):
         self._chunks = []
         watched = self._served and not self._paused
         request.arrived_s = self._shared.arrivals.arrived_s(self._socket, self._loop, watched=watched)
+        if self._current is None and not self._behind and self._writable:
+            self._begin(request)
+            return
         self._behind.append(request)
         self._advance()
         if len(self._behind) > MAX_PIPELINED:
@@ -237,7 +242,7 @@ class Connection(asyncio.Protocol):
         """Answer what was asked, then close; a connection that waits for its next request closes at once."""
         if not self._served and not self._begun:
             self.expires_s = min(self.expires_s, time.monotonic() + FIRST_REQUEST_S)
-        elif not self._busy and not self._begun:
+        elif self._current is None and not self._begun:
             self._transport.close()
 
     def abort(self) -> None:
@@ -258,7 +263,7 @@ class Connection(asyncio.Protocol):
         limits = self._shared.limits
         if not self._writable:
             seconds = limits.write_s
-        elif self._busy:
+        elif self._current is not None:
             seconds = math.inf
         else:
             seconds = limits.keep_alive_s if self._served and not self._begun else limits.read_s
@@ -291,9 +296,9 @@ class Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer what has been read, as far as answers can be had and sent."""
-        while self._behind and not self._busy and self._writable and not self._closing:
+        while self._behind and self._current is None and self._writable and not self._closing:
             self._begin(self._behind.popleft())
-        if self._last is not None and not (self._busy or self._behind or self._closing):
+        if self._last is not None and not (self._current or self._behind or self._closing):
             self._send(self._last, keep_alive=False)
         if len(self._behind) <= MAX_BEHIND and not self._transport.is_reading():
             self._transport.resume_reading()
@@ -303,35 +308,39 @@ class Connection(asyncio.Protocol):
         if turn is None:
             self._answer(request)
         else:
-            self._busy = True
-            self._rest()
-            self._shared.turns.wait(turn, partial(self._on_turn, request))
+            self._wait_for(request)
+            self._shared.turns.wait(turn, self._on_turn)
 
-    def _on_turn(self, request: Request) -> None:
-        if not self._closing:
-            self._busy = False
+    def _on_turn(self) -> None:
+        request, self._current = self._current, None
+        if request is not None and not self._closing:
             self._answer(request)
-            self._advance()
+            self._advance_others()
 
     def _answer(self, request: Request) -> None:
         answer = self._shared.app.answer(request)
         if isinstance(answer, Response):
             self._finish(request, answer)
             return
-        self._busy, self._cancel = True, answer.cancel
-        self._rest()
-        answer.future.add_done_callback(partial(self._resolved, request, answer.respond))
+        self._wait_for(request)
+        future, self._respond, self._cancel = answer
+        future.add_done_callback(self._resolved)
 
-    def _resolved(
-        self,
-        request: Request,
-        respond: Callable[["asyncio.Future[Any]"], Response],
-        future: "asyncio.Future[Any]",
-    ) -> None:
-        self._busy, self._cancel = False, _nothing
-        response = respond(future)
-        if not self._closing:
+    def _resolved(self, future: "asyncio.Future[Any]") -> None:
+        request, self._current, self._cancel = self._current, None, _nothing
+        response = self._respond(future)
+        if request is not None and not self._closing:
             self._finish(request, response)
+            self._advance_others()
+
+    def _wait_for(self, request: Request) -> None:
+        """Nobody is hurried while it is we who take our time."""
+        self._current = request
+        if self._writable:
+            self.expires_s = math.inf
+
+    def _advance_others(self) -> None:
+        if self._behind or self._last is not None:
             self._advance()
 
     def _finish(self, request: Request, response: Response) -> None:

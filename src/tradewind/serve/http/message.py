@@ -35,8 +35,8 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value; `name` in lower case."""
-        value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1")
+        headers = self.headers
+        return headers[name].decode("latin-1") if name in headers else None
 
 
 class Response(NamedTuple):

@@ -1,6 +1,7 @@
 """Open Inference Protocol v2 over HTTP: JSON tensors, and the binary tensor data extension."""
 
 import functools
+import math
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from tradewind.serve.errors import RequestError
 from tradewind.serve.protocols.values import DATATYPES, Value, from_binary, from_json, to_binary, to_json
 from tradewind.serve.served import ServedModel
-from tradewind.serve.wire import Buffer, Port
+from tradewind.serve.wire import ITEM_BYTES, Buffer, Port
 
 HEADER_LENGTH = "inference-header-content-length"
 KNOWN_HEADS, KNOWN_BYTES = 256, 2048
@@ -41,6 +42,10 @@ class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     parameters: dict[str, Any] = {}
+
+
+Numbers = tuple[str, tuple[int, ...], int]
+"""Datatype, shape and bytes of a tensor of numbers."""
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,26 +142,47 @@ def parse(body: bytes, header_length: str | None) -> Inference:
     """Parse an inference request. Raises RequestError (400) naming what is wrong and where."""
     size = _header_size(header_length, len(body))
     seldom = header_length is None or size > KNOWN_BYTES
-    request = _read(body[:size]) if seldom else _known(body[:size])
-    rest = memoryview(body)[size:]
+    request, plain = _read(body[:size]) if seldom else _known(body[:size])
+    view = memoryview(body)
     values: dict[str, Value] = {}
-    for tensor in request.inputs:
-        if tensor.name in values:
-            raise RequestError(400, f"input {tensor.name!r} is given twice")
-        values[tensor.name], rest = _value(tensor, rest)
-    if rest.nbytes:
-        raise RequestError(400, f"{rest.nbytes} bytes follow the last binary tensor")
+    for tensor, numbers in zip(request.inputs, plain, strict=True):
+        if numbers is None:
+            values[tensor.name], size = _value(tensor, view, size)
+            continue
+        dtype, shape, num_bytes = numbers
+        start, size = size, size + num_bytes
+        if size > len(body):
+            raise _no_fit(tensor, len(body) - start)
+        values[tensor.name] = Value(dtype, shape, view[start:size])
+    if size < len(body):
+        raise RequestError(400, f"{len(body) - size} bytes follow the last binary tensor")
     return Inference(request, values)
 
 
-def _read(head: bytes) -> InferRequest:
+def _read(head: bytes) -> tuple[InferRequest, list[Numbers | None]]:
+    """Read the JSON of a request: what it is, and those of its inputs whose bytes need no other look than at their size."""
     try:
         request = _decoder.decode(head)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(400, f"not an inference request: {error}") from None
-    for part in (request, *request.outputs, *request.inputs):
+    parts: list[InferRequest | RequestedOutput | RequestInput] = [request, *request.outputs, *request.inputs]
+    for part in parts:
         refuse_unsupported(part.parameters)
-    return request
+    given: set[str] = set()
+    for tensor in request.inputs:
+        if tensor.name in given:
+            raise RequestError(400, f"input {tensor.name!r} is given twice")
+        given.add(tensor.name)
+    return request, [_plain(tensor) for tensor in request.inputs]
+
+
+def _plain(tensor: RequestInput) -> Numbers | None:
+    """Return what is said of numbers that are sent as binary data, where it is consistent; None for all else."""
+    dtype, size = tensor.datatype, tensor.parameters.get("binary_data_size")
+    if dtype in ("BOOL", "BYTES") or type(size) is not int or tensor.data is not msgspec.UNSET:
+        return None
+    shape = tuple(tensor.shape)
+    return (dtype, shape, size) if math.prod(shape) * ITEM_BYTES[dtype] == size else None
 
 
 _known = functools.lru_cache(KNOWN_HEADS)(_read)
@@ -200,6 +226,8 @@ def render(model: ServedModel, version: str, inference: Inference, values: dict[
 
 def check_outputs(model: ServedModel, request: InferRequest) -> None:
     """Raise RequestError (400) when the client asks for an output that the model does not have."""
+    if not request.outputs:
+        return
     known = [port.name for port in model.outputs]
     for output in request.outputs:
         if output.name not in known:
@@ -231,19 +259,23 @@ def _header_size(text: str | None, total: int) -> int:
     return int(text)
 
 
-def _value(tensor: RequestInput, rest: memoryview) -> tuple[Value, memoryview]:
-    size = tensor.parameters.get("binary_data_size")
+def _value(tensor: RequestInput, body: memoryview, start: int) -> tuple[Value, int]:
+    """Return the value of an input whose binary data, where it has any, begins at `start`, and where that ends."""
+    size, left = tensor.parameters.get("binary_data_size"), body.nbytes - start
     if size is None:
         if tensor.data is msgspec.UNSET:
             raise RequestError(400, f"input {tensor.name!r} has no data")
-        return from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data), rest
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= rest.nbytes:
-        raise RequestError(
-            400, f"input {tensor.name!r}: binary_data_size does not fit the {rest.nbytes} bytes left"
-        )
+        return from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data), start
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
+        raise _no_fit(tensor, left)
     if tensor.data is not msgspec.UNSET:
         raise RequestError(400, f"input {tensor.name!r} has both JSON and binary data")
-    return from_binary(tensor.name, tensor.datatype, tensor.shape, rest[:size]), rest[size:]
+    end = start + size
+    return from_binary(tensor.name, tensor.datatype, tensor.shape, body[start:end]), end
+
+
+def _no_fit(tensor: RequestInput, left: int) -> RequestError:
+    return RequestError(400, f"input {tensor.name!r}: binary_data_size does not fit the {left} bytes left")
 
 
 def refuse_unsupported(parameters: dict[str, Any]) -> None:
