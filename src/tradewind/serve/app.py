@@ -69,7 +69,9 @@ class App:
             answer = self._handle(route, request)
         except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
             answer = _failed(error)
-        exchange = Exchange(self._replica, route.name, request, self._request_id(request), self._serving.version)
+        exchange = Exchange(
+            self._replica, route.name, request, self._request_id(request), self._serving.version
+        )
         if isinstance(answer, Response):
             return exchange.done(answer)
         exchange.work = answer
@@ -157,7 +159,11 @@ class Exchange:
         in_deadline = work is not None and response.status == 200 and now <= work.job.deadline_s < math.inf
         replica.observe(self._route, self._request_id, response, now - request.arrived_s, in_deadline)
         status, body, media_type, headers, close = response
-        headers = (*headers, (names.HEADER_REQUEST_ID, self._request_id), (names.HEADER_VERSION, self._version))
+        headers = (
+            *headers,
+            (names.HEADER_REQUEST_ID, self._request_id),
+            (names.HEADER_VERSION, self._version),
+        )
         response = Response(status, body, media_type, headers, close or replica.draining)
         if replica.watchers:
             about = () if work is None else (work.program, work.job, result, work.serving.version)

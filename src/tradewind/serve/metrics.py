@@ -30,9 +30,7 @@ class Metrics:
         self._classes = tuple(classes)
         self.registry = CollectorRegistry()
         self._around_slo = tuple(slo_s * m for m in SLO_MULTIPLES)
-        self.requests = Counts(
-            "tradewind_requests", "Requests answered.", ("route", "code"), self.registry
-        )
+        self.requests = Counts("tradewind_requests", "Requests answered.", ("route", "code"), self.registry)
         self.in_deadline = Counts(
             "tradewind_requests_in_deadline",
             "Requests answered with 200 inside their deadline.",

@@ -158,4 +158,3 @@ def _cut_strings(name: str, data: memoryview, count: int) -> list[bytes]:
     if len(items) != count:
         raise RequestError(400, f"input {name!r}: the data does not hold {count} BYTES elements")
     return items
-
