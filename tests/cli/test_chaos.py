@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +25,8 @@ def agent(
     assert invoke(["run", "main.py", "--workers", "2", "--max-restarts", "9", "--detach"]) == ExitCode.OK
     capsys.readouterr()
     with open_store() as store:
-        while (pid := store.run("last").pid) is None:
-            time.sleep(0.01)  # The agent holds the run already and is about to write its number.
+        pid = store.run("last").pid
+    assert pid is not None, "the agent writes its number before the command returns"
     yield pid
     os.waitpid(pid, 0)
 

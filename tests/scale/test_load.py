@@ -2,7 +2,7 @@
 
 import builtins
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import pytest
 
 from tests.services.injected import injected_server
 from tradewind.errors import MissingExtraError, SpecError
+from tradewind.scale import load
 from tradewind.scale.histogram import Histogram
 from tradewind.scale.load import execute, run_load
 from tradewind.scale.outcome import Endpoint, LoadPlan, LoadResult, TrafficClass, judge
@@ -48,13 +49,17 @@ def test_a_stall_is_charged_to_every_request_that_was_due_during_it() -> None:
     assert 0.3 < share_late < 0.6
 
 
-def test_a_generator_that_cannot_keep_its_schedule_gives_no_verdict() -> None:
-    """A body that takes 20 ms to make at 200/s leaves the generator late, and it says so."""
+def test_a_generator_that_cannot_keep_its_schedule_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that takes 20 ms of its clock to make at 200/s leaves the generator late, and it says so."""
+    spent_s = 0.0
 
     def slow_body(number: int) -> bytes:
-        time.sleep(0.02)
+        nonlocal spent_s
+        spent_s += 0.02
         return b'{"n": %d}' % number
 
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + spent_s, time=lambda: time.time() + spent_s)
+    monkeypatch.setattr(load, "time", clock)
     with injected_server() as server:
         result = run_load(server.url, 200, 1.0, 50, slow_body, timeout_s=30)
         assert server.seen()["requests"] == result.offered
