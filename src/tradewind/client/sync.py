@@ -118,8 +118,8 @@ class Client:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except BaseException:
-            future.cancel()  # Ctrl-C in the waiting thread ends the call, and frees its slot in the server
+        except BaseException:  # also on Ctrl-C: the call ends, and frees its slot in the server
+            future.cancel()
             raise
 
 

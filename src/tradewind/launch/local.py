@@ -70,7 +70,7 @@ def create(
         make_checkpoints(run_dir, stored.get("checkpoint_dir"))
         run = Run(id=run_id, name=name, created_s=created_s, spec=stored, snapshot=digest, dir=str(run_dir))
         return store.add_run(run)
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: no run knows of the folder
         shutil.rmtree(run_dir, ignore_errors=True)
         raise
 

@@ -66,6 +66,6 @@ def known(run: "Run", store: "Store") -> "Iterator[Run]":
     run = store.add_run(run)
     try:
         yield run
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: nothing else would ever end the run
         store.update_run(run.id, state="failed", ended_s=time.time(), exit_code=ExitCode.FAILED)
         raise

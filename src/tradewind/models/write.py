@@ -95,7 +95,7 @@ def place(
         for root, _, _ in os.walk(temporary):
             _sync(root)
         os.rename(temporary, folder)
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: nobody else knows of the folder
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(folder.parent)

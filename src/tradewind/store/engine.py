@@ -33,7 +33,7 @@ class Database:
         except OSError as error:
             self.close()
             raise StoreError(f"cannot open the store {self.url}: {error}") from None
-        except BaseException:
+        except BaseException:  # also on Ctrl-C: nobody else gets to close it
             self.close()
             raise
 

@@ -100,7 +100,7 @@ def deploy(spec: DeploymentSpec, on: str, store: "Store", blobs: "Blobs | None" 
             for manifest in objects[:-1]:
                 cluster.apply(owned(manifest, owner))
             cluster.apply(wanted)
-        except BaseException:
+        except BaseException:  # also on Ctrl-C: a new one would stay, paused
             if found is None:
                 cluster.delete(APPS, "Deployment", endpoint.name)
             raise

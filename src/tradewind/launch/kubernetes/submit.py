@@ -181,7 +181,7 @@ def create(request: Request, cluster: Cluster, parts: Mapping[str, str]) -> Obje
             if name in parts:
                 adopt(name, parts[name], owner, request, cluster)
         return cluster.apply(wanted)
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: nothing would ever wake the Job
         cluster.delete("batch/v1", "Job", request.object_name)
         raise
 
