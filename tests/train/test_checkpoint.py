@@ -113,8 +113,12 @@ def test_prune_keeps_the_newest_and_drops_a_refused_timeline(tmp_path: Path) -> 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     """A step that is done again after a fallback takes the damaged one's place."""
-    states.flip(states.save(tmp_path, 1) / "shared.json", 3)
-    checkpoint.verify(states.save(tmp_path, 1))
+    folder = states.save(tmp_path, 1)
+    states.flip(folder / "shared.json", 3)
+    with pytest.raises(IntegrityError):
+        checkpoint.verify(folder)
+    assert states.save(tmp_path, 1) == folder
+    assert checkpoint.verify(folder).step == 1
 
 
 def test_a_full_disk_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,8 @@ def pod(of: Endpoint) -> dict[str, Any]:
 def test_a_real_api_server_takes_every_object(kubernetes: ControlPlane, name: str) -> None:
     """Server-side dry run with strict fields: nothing that is asked for is unknown or ill-formed."""
     for manifest in endpoint_manifests(ENDPOINTS[name]):
-        kubernetes.api.apply(manifest, "default", dry_run=True)
+        taken = kubernetes.api.apply(manifest, "default", dry_run=True)
+        assert taken["metadata"]["name"] == manifest["metadata"]["name"]
 
 
 def test_a_replica_has_time_to_drain() -> None:

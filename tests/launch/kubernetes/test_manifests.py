@@ -77,7 +77,8 @@ def env(of: Request) -> dict[str, Any]:
 def test_a_real_api_server_takes_every_object(kubernetes: ControlPlane, name: str) -> None:
     """Server-side dry run with strict fields: nothing that is asked for is unknown or ill-formed."""
     for manifest in manifests(REQUESTS[name]):
-        kubernetes.api.apply(manifest, "default", dry_run=True)
+        taken = kubernetes.api.apply(manifest, "default", dry_run=True)
+        assert taken["metadata"]["name"] == manifest["metadata"]["name"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -85,7 +86,8 @@ def test_a_real_api_server_takes_every_object(kubernetes: ControlPlane, name: st
 def test_the_operators_schemas_take_every_render(crds: ControlPlane, name: str, target: str) -> None:
     """JobSet, TrainJob with its runtime, and RayJob are valid against the schemas of their operators."""
     for manifest in render(target, REQUESTS[name]):
-        crds.api.apply(manifest, "default", dry_run=True)
+        taken = crds.api.apply(manifest, "default", dry_run=True)
+        assert taken["metadata"]["name"] == manifest["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", REQUESTS)

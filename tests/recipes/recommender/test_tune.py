@@ -27,7 +27,9 @@ def test_every_value_of_a_space_is_a_recipes(model):
     """Each choice can be put into the model's recipe, so a space names nothing that does not exist."""
     for name, choices in tune.SPACES[model].items():
         for value in choices:
-            recipe(model).change(**{name: value})
+            changed = recipe(model).change(**{name: value})
+            parts = (changed, changed.settings, changed.views)
+            assert [getattr(part, name) for part in parts if hasattr(part, name)] == [value]
 
 
 def test_the_best_climb_on():
