@@ -1,5 +1,7 @@
 """What the hang watch makes of what workers say."""
 
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from tradewind.agent import hangs
 from tradewind.agent.group import Group
 from tradewind.agent.hangs import HangWatch
 from tradewind.agent.job import Job
-from tradewind.agent.worker import read_phase
+from tradewind.agent.place import Place
+from tradewind.agent.worker import LocalWorker, read_phase
 from tradewind.diagnose.hang import PHASES_S
 from tradewind.train.status import Status
 
@@ -79,3 +82,24 @@ def test_a_worker_shows_its_phase(tmp_path: Path) -> None:
     for phase in ("checkpoint_stall", "compute"):
         status.say(phase)
         assert read_phase(page) == phase
+
+
+def test_a_worker_in_another_place_shows_the_phase_of_that_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parked worker that goes on as another rank is looked for on that rank's page."""
+    monkeypatch.setattr(Job, "memory_dir", tmp_path)
+    job = Job(run="r", run_dir=tmp_path, workdir=tmp_path, script="train.py", workers=2)
+    before, after = (
+        Place(attempt=rank, restarts=0, rank=rank, world=2, local_rank=rank, local_world=2, port=1)
+        for rank in range(2)
+    )
+    pages = [Status(job.status(rank)) for rank in range(2)]
+    for page, phase in zip(pages, ("compute", "restore"), strict=True):
+        page.say(phase)
+    control, other_end = socket.socketpair()
+    with control, other_end:
+        worker = LocalWorker(job, before, os.getpid(), -1, control, lambda pid: 0)
+        assert worker.sign().phase == "compute"
+        worker.enter(after, {}, tmp_path / "log")
+        assert worker.sign().phase == "restore"

@@ -106,7 +106,6 @@ class LocalWorker(Worker):
         self.pidfd = pidfd
         self.control = control
         self._await_exit = await_exit
-        self._status = str(job.status(place.rank))
 
     def _send(self, signum: int) -> None:
         try:
@@ -122,7 +121,6 @@ class LocalWorker(Worker):
     def enter(self, place: Place, env: Mapping[str, str], log: Path) -> None:
         """Let a parked worker run its script again, as a member of the next group."""
         self.entered(place)
-        self._status = str(self.job.status(place.rank))
         self._tell({"do": "enter", "env": dict(env), "log": str(log)})
 
     def hear(self) -> bool:
@@ -163,7 +161,7 @@ class LocalWorker(Worker):
         process = read_process(self.pid)
         if process is None:
             return None
-        return Sign(process.state, process.cpu_s, read_phase(self._status))
+        return Sign(process.state, process.cpu_s, read_phase(self.job.status(self.rank)))
 
     def report(self) -> RankExit:
         return read_exit(
@@ -176,10 +174,10 @@ class LocalWorker(Worker):
         )
 
 
-def read_phase(path: str | Path) -> str | None:
+def read_phase(path: Path) -> str | None:
     """The phase that a worker shows on its status page."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             return file.read().rstrip(b"\0").decode()
     except FileNotFoundError:
         return None
