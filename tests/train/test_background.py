@@ -37,6 +37,15 @@ def big(step: int) -> dict[str, Any]:
     return {"table": torch.full((2000, 1000), float(step)), "layers": [torch.full((333,), step)] * 3}
 
 
+def started(shm: Path, folder: Path, share: float) -> tuple[Memory, Saver]:
+    """The memory of one worker with step 1, and a saver that has begun to write it and may work `share` of the time."""
+    memory = memory_of(shm)
+    saver = Saver(folder, memory, share=share)
+    memory.stage(1, big(1), {})
+    assert saver.start(1)
+    return memory, saver
+
+
 def test_what_is_started_becomes_durable(shm: Path, tmp_path: Path) -> None:
     """A started step is written as `save` would have written it, while the next is staged."""
     memory = memory_of(shm)
@@ -119,10 +128,7 @@ def test_old_checkpoints_are_dropped_behind_training(shm: Path, tmp_path: Path) 
 
 def test_resting_ends_when_somebody_waits(shm: Path, tmp_path: Path) -> None:
     """A saver that may work a millionth of the time finishes at once when it is waited for."""
-    memory = memory_of(shm)
-    saver = Saver(tmp_path, memory, share=1e-6)
-    memory.stage(1, big(1), {})
-    assert saver.start(1)
+    _, saver = started(shm, tmp_path, share=1e-6)
     assert [saved.step for saved in saver.wait()] == [1]
     saver.close()
 
@@ -153,10 +159,7 @@ def test_rests_are_for_the_time_on_the_processor() -> None:
 
 def test_an_image_is_sealed_by_who_writes_it(shm: Path, tmp_path: Path) -> None:
     """Its checksums are computed once, on the way to disk; one that was not written to its end is sealed after all."""
-    memory = memory_of(shm)
-    saver = Saver(tmp_path, memory, share=1e-6)
-    memory.stage(1, big(1), {})
-    assert saver.start(1)
+    memory, saver = started(shm, tmp_path, share=1e-6)
     saver.wait()
     written = memory.pin(1)
     assert image.read_seal(written.view, written.header) is not None
@@ -273,10 +276,7 @@ def test_a_saver_without_its_peers_says_so(shm: Path, tmp_path: Path) -> None:
 
 def test_an_abandoned_write_ends_at_once(shm: Path, tmp_path: Path) -> None:
     """A saver that would rest for weeks is let go of without waiting: nothing is committed, no thread is left."""
-    memory = memory_of(shm)
-    saver = Saver(tmp_path, memory, share=1e-9)
-    memory.stage(1, big(1), {})
-    assert saver.start(1)
+    memory, saver = started(shm, tmp_path, share=1e-9)
     saver.abandon()
     assert checkpoint.steps(tmp_path) == []
     assert "tradewind-saver" not in [thread.name for thread in threading.enumerate()]
