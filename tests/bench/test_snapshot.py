@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.snapshot import Project, size
-from tradewind.launch.tree import cut, list_parts
+from tradewind.launch.tree import cut, read_tree
 
 
 def test_what_moves_after_an_edit_is_that_edit(tmp_path: Path) -> None:
@@ -11,7 +11,7 @@ def test_what_moves_after_an_edit_is_that_edit(tmp_path: Path) -> None:
     project = Project(tmp_path, files=400)
     layer, stored = project.move()
     files = [path.stat().st_size for path in project.paths]
-    parts = list_parts(project.snapshot(), project.blobs)
+    parts = read_tree(project.snapshot(), project.blobs).parts
     root = sum(len(digest) for digest in parts)
     assert 0 < layer < 0.05
     assert root < stored * sum(files) < 2 * root + 200 * max_length(project) + max(files)

@@ -17,7 +17,7 @@ from tradewind.launch import recall
 from tradewind.launch.file import File
 from tradewind.launch.recall import Part, load
 from tradewind.launch.snapshot import checkout, put_parts, snapshot
-from tradewind.launch.tree import Entry, Whole, list_parts, put_tree, read_tree
+from tradewind.launch.tree import Entry, Whole, put_tree, read_tree
 from tradewind.store.blobs import LocalBlobs, digest_of
 
 
@@ -258,7 +258,7 @@ def many(root: Path) -> None:
 
 def manifest_blobs(blobs: LocalBlobs, digest: str) -> set[str]:
     """The blobs of a snapshot's manifest."""
-    return {digest, *list_parts(digest, blobs)}
+    return {digest, *read_tree(digest, blobs).parts}
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
@@ -350,7 +350,7 @@ def test_a_part_that_was_lost_is_stored_again(
     monkeypatch.setattr(recall, "_RACY_NS", 0)
     many(root)
     digest = snapshot(root, blobs, tmp_path / "cache")
-    for lost in (*list_parts(digest, blobs)[:2], digest):
+    for lost in (*read_tree(digest, blobs).parts[:2], digest):
         next((tmp_path / "blobs").rglob(lost.removeprefix("sha256:"))).unlink()
     blobs.taken()
     assert snapshot(root, blobs, tmp_path / "cache") == digest

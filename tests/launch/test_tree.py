@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradewind.errors import IntegrityError
-from tradewind.launch.tree import PART_ENTRIES, Entry, Whole, changes, cut, list_parts, put_tree, read_tree
+from tradewind.launch.tree import PART_ENTRIES, Entry, Whole, changes, cut, put_tree, read_tree
 from tradewind.store.blobs import LocalBlobs
 
 PATHS = st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=200).map(sorted)
@@ -67,7 +67,7 @@ def test_changes_are_what_differs_and_read_no_more(blobs: LocalBlobs, tmp_path: 
     """Edited and new entries and the paths that are gone; also when parts that both have cannot be read."""
     before = put_tree(entries(300), blobs)
     after = put_tree([*entries(299, edited=7), Entry("new")], blobs)
-    for part in set(list_parts(before, blobs)).intersection(list_parts(after, blobs)):
+    for part in set(read_tree(before, blobs).parts).intersection(read_tree(after, blobs).parts):
         next((tmp_path / "blobs").rglob(part.removeprefix("sha256:"))).unlink()
     assert changes(before, after, blobs) == ([entries(8, edited=7)[7], Entry("new")], ["f00299"])
 

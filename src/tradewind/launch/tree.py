@@ -45,6 +45,8 @@ class Tree(msgspec.Struct, frozen=True):
     """All entries of a snapshot, sorted by path."""
 
     entries: tuple[Entry, ...]
+    parts: tuple[str, ...]
+    """The digests of the parts of its manifest; none when that is whole."""
 
 
 _MANIFEST: msgspec.json.Decoder[Whole | Parted] = msgspec.json.Decoder(Whole | Parted)
@@ -81,12 +83,8 @@ def put_tree(entries: Iterable[Entry], blobs: "Blobs") -> str:
 def read_tree(digest: str, blobs: "Blobs") -> Tree:
     """All entries of a snapshot; raises IntegrityError when its manifest or a part of it is none."""
     manifest = _manifest(digest, blobs)
-    return Tree(_entries(manifest, part_digests(manifest), blobs))
-
-
-def list_parts(digest: str, blobs: "Blobs") -> tuple[str, ...]:
-    """The digests of the parts of a snapshot's manifest; none when it is whole."""
-    return part_digests(_manifest(digest, blobs))
+    parts = part_digests(manifest)
+    return Tree(_entries(manifest, parts, blobs), parts)
 
 
 def changes(before: str, after: str, blobs: "Blobs") -> tuple[list[Entry], list[str]]:

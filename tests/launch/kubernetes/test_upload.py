@@ -8,7 +8,7 @@ from tests.launch.conftest import write
 from tradewind.launch.kubernetes import fetch
 from tradewind.launch.kubernetes.submit import upload
 from tradewind.launch.snapshot import checkout, snapshot
-from tradewind.launch.tree import list_parts
+from tradewind.launch.tree import read_tree
 from tradewind.store.blobs import LocalBlobs
 
 
@@ -32,12 +32,12 @@ def test_an_edit_sends_its_file_and_one_part_of_the_manifest(
     here, there = LocalBlobs(tmp_path / "here"), Watched(tmp_path / "there")
     write(root, {f"lib/module{i}.py": f"x = {i}" for i in range(300)})
     first = snapshot(root, here)
-    assert upload(first, here, there) == 300 + len(list_parts(first, here))
+    assert upload(first, here, there) == 300 + len(read_tree(first, here).parts)
     there.given.clear()
     write(root, {"lib/module7.py": "edited = 1"})
     second = snapshot(root, here)
     assert upload(second, here, there) == 2
-    new = set(list_parts(second, here)) - set(list_parts(first, here))
+    new = set(read_tree(second, here).parts) - set(read_tree(first, here).parts)
     assert there.given[1:] == [*new, second]
     monkeypatch.setenv("TRADEWIND_BLOBS", there.url)
     assert fetch.main(second, str(tmp_path / "pod"), str(tmp_path / "checkpoints")) == 0

@@ -16,7 +16,7 @@ from tradewind.launch.kubernetes.manifests import CODE_FORMAT, Manifest, job, ma
 from tradewind.launch.kubernetes.place import Place, place_of
 from tradewind.launch.kubernetes.request import Request, for_pods, make_request
 from tradewind.launch.send import Submission, again, first, known
-from tradewind.launch.tree import list_parts, read_tree
+from tradewind.launch.tree import read_tree
 from tradewind.spec import RunSpec, from_stored
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def upload(digest: str, here: "Blobs", there: "Blobs") -> int:
     """Put into `there` what it lacks of a snapshot; return how many blobs that were."""
     if here.url == there.url:
         return 0
-    files = {item.digest for item in read_tree(digest, here).entries if item.link is None}
-    parts = list_parts(digest, here)
-    absent = there.lacking(files.union(parts))
+    tree = read_tree(digest, here)
+    files = {item.digest for item in tree.entries if item.link is None}
+    absent = there.lacking(files.union(tree.parts))
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        for some in (absent.difference(parts), absent.intersection(parts)):
+        for some in (absent.difference(tree.parts), absent.intersection(tree.parts)):
             for _ in pool.map(lambda blob: there.put(here.get(blob)), some):
                 pass
     there.put(here.get(digest))  # The manifest last: whoever finds it finds all that it lists.
