@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tradewind.errors import IntegrityError, NotFoundError, SpecError, StoreError
-from tradewind.store import Blobs, LocalBlobs, ObjectBlobs, open_blobs
+from tradewind.store import Blobs, LocalBlobs, ObjectBlobs, blobs, open_blobs
 
 DIGEST = "sha256:" + hashlib.sha256(b"hello").hexdigest()
 
@@ -108,13 +108,32 @@ def test_what_is_absent_is_named(place: Place, tmp_path: pathlib.Path) -> None:
 
 def test_local_blobs_leave_nothing_aside(tmp_path: pathlib.Path) -> None:
     """After a put, and after a put that fails, only whole blobs are on disk."""
-    blobs = LocalBlobs(tmp_path)
-    digest = blobs.put(b"hello")
+    local = LocalBlobs(tmp_path)
+    digest = local.put(b"hello")
     with pytest.raises(FileNotFoundError):
-        blobs.put_file(tmp_path / "nothing")
+        local.put_file(tmp_path / "nothing")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
         tmp_path / "sha256" / digest[7:9] / digest[7:]
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "alone", "together"), [(blobs._FEW, blobs._FEW, 0), (blobs._FEW + 1, 0, 1)]
+)
+def test_a_few_are_flushed_one_by_one_and_many_together(
+    count: int, alone: int, together: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and bytes alike: each file and its folder on its own, or the whole file system once."""
+    folders, whole = [], []
+    monkeypatch.setattr(blobs, "_flush_folder", folders.append)
+    monkeypatch.setattr(blobs, "_flush_file_system", whole.append)
+    paths = [tmp_path / str(i) for i in range(count)]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"%d" % i)
+    LocalBlobs(tmp_path / "files").put_files(paths)
+    assert (len(folders), len(whole)) == (alone, together)
+    LocalBlobs(tmp_path / "bytes").put_all([path.read_bytes() for path in paths])
+    assert (len(folders), len(whole)) == (2 * alone, 2 * together)
 
 
 def test_where_blobs_are(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

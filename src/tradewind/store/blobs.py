@@ -78,26 +78,16 @@ class LocalBlobs:
         return digest
 
     def put_file(self, path: str | os.PathLike[str]) -> str:
-        with open(path, "rb") as file:
-            return self._keep(_pieces(file))
+        return self._keep(_pieces_of(path))
 
     def put_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-        digests, few = [], len(paths) <= _FEW
-        for path in paths:
-            with open(path, "rb") as file:
-                digests.append(self._keep(_pieces(file), flush=few))
-        if not few:
-            _flush_file_system(self.root)
-        return digests
+        return self._keep_all([_pieces_of(path) for path in paths])
 
     def put_all(self, many: Sequence[bytes]) -> list[str]:
         digests = [digest_of(data) for data in many]
-        new = [data for data, digest in zip(many, digests, strict=True) if not self._is_whole(digest)]
-        few = len(new) <= _FEW
-        for data in new:
-            self._keep([data], flush=few)
-        if not few:
-            _flush_file_system(self.root)
+        self._keep_all(
+            [[data] for data, digest in zip(many, digests, strict=True) if not self._is_whole(digest)]
+        )
         return digests
 
     def get(self, digest: str) -> bytes:
@@ -141,6 +131,13 @@ class LocalBlobs:
         except (NotFoundError, IntegrityError):
             return False
         return True
+
+    def _keep_all(self, many: Sequence[Iterable[bytes]]) -> list[str]:
+        few = len(many) <= _FEW
+        digests = [self._keep(pieces, flush=few) for pieces in many]
+        if not few:
+            _flush_file_system(self.root)
+        return digests
 
     def _keep(self, pieces: Iterable[bytes], flush: bool = True) -> str:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -255,6 +252,11 @@ def _digest_of_pieces(pieces: Iterable[bytes]) -> str:
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(_CHUNK):
         yield piece
+
+
+def _pieces_of(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from _pieces(file)
 
 
 def _unchanged(file: BinaryIO, digest: str, path: str) -> Iterator[bytes]:
