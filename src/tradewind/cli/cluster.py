@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tradewind.cli.attend import attend
 from tradewind.cli.output import emit
 from tradewind.cli.runs import read_spec, row
 from tradewind.errors import SpecError, TradewindError
@@ -110,7 +111,7 @@ def run_on(spec: RunSpec, on: str, *, detach: bool, dry_run: bool, output: Outpu
     from tradewind.store import open_store
 
     with open_store() as store:
-        return attend(submit(spec, on, store), store, detach=detach, output=output)
+        return watch(submit(spec, on, store), store, detach=detach, output=output)
 
 
 def rerun_on(earlier: Run, store: Store, *, detach: bool, output: Output) -> int:
@@ -121,7 +122,7 @@ def rerun_on(earlier: Run, store: Store, *, detach: bool, output: Output) -> int
         return ray.rerun_on(earlier, store, detach=detach, output=output)
     from tradewind.launch.kubernetes.submit import resubmit
 
-    return attend(resubmit(earlier, store), store, detach=detach, output=output)
+    return watch(resubmit(earlier, store), store, detach=detach, output=output)
 
 
 def kind_of(run: Run) -> str:
@@ -129,39 +130,26 @@ def kind_of(run: Run) -> str:
     return str(run.spec.get("place", {}).get("kind", ""))
 
 
-def attend(run: Run, store: Store, *, detach: bool, output: Output) -> int:
-    """Follow a run to its end, which Ctrl-C leaves to itself; the exit code says how it ended."""
-    from tradewind.launch.kubernetes.logs import follow
+def watch(run: Run, store: Store, *, detach: bool, output: Output) -> int:
+    """Follow a run on Kubernetes to its end."""
+    from tradewind.launch.kubernetes import logs
     from tradewind.launch.kubernetes.place import cluster_of, place_of
     from tradewind.launch.kubernetes.status import refresh
 
     place = place_of(run)
     assert place is not None, "it was submitted to a cluster"
-    if detach:
-        if output == "json":
-            emit(row(run, time.time()), output)
-        else:
-            print(run.id)
-        return ExitCode.OK
-    print(
-        f"run {run.id} ({run.name}): Job {place.job} in {place.namespace}, {place.cluster}", file=sys.stderr
-    )
-    try:
+
+    def follow() -> None:
         with cluster_of(place) as cluster:
-            follow(run.id, cluster, quiet_line if output == "json" else print_line)
-    except KeyboardInterrupt:
-        print(
-            f"run {run.id} goes on; `tradewind logs -f {run.id}`, `tradewind stop {run.id}`", file=sys.stderr
-        )
-        raise
-    run = refresh(run, store)
-    remember(run, store)
-    if output == "json":
-        emit(row(run, time.time()), output)
-    else:
-        reason = next((a.reason for a in reversed(store.attempts(run.id)) if a.reason), "")
-        print(f"run {run.id}: {run.state}" + (f": {reason}" if reason else ""), file=sys.stderr)
-    return ExitCode.FAILED if run.exit_code is None else run.exit_code
+            logs.follow(run.id, cluster, quiet_line if output == "json" else print_line)
+
+    def over(run: Run, store: Store) -> Run:
+        run = refresh(run, store)
+        remember(run, store)
+        return run
+
+    where = f"Job {place.job} in {place.namespace}, {place.cluster}"
+    return attend(run, store, where, follow, over, detach=detach, output=output)
 
 
 def remember(run: Run, store: Store) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tradewind.cli.attend import attend
 from tradewind.cli.output import emit
 from tradewind.cli.runs import row
 from tradewind.errors import SpecError
@@ -38,39 +39,25 @@ def run_on(spec: RunSpec, on: str, *, detach: bool, dry_run: bool, output: Outpu
     from tradewind.store import open_store
 
     with open_store() as store:
-        return attend(submit(spec, on, store), store, detach=detach, output=output)
+        return watch(submit(spec, on, store), store, detach=detach, output=output)
 
 
 def rerun_on(earlier: Run, store: Store, *, detach: bool, output: Output) -> int:
     """`tradewind rerun` of a run that went to Ray."""
     from tradewind.launch.ray.submit import resubmit
 
-    return attend(resubmit(earlier, store), store, detach=detach, output=output)
+    return watch(resubmit(earlier, store), store, detach=detach, output=output)
 
 
-def attend(run: Run, store: Store, *, detach: bool, output: Output) -> int:
-    """Follow a run to its end, which Ctrl-C leaves to itself; the exit code says how it ended."""
+def watch(run: Run, store: Store, *, detach: bool, output: Output) -> int:
+    """Follow a run on Ray to its end."""
     place = where(run)
-    if detach:
-        if output == "json":
-            emit(row(run, time.time()), output)
-        else:
-            print(run.id)
-        return ExitCode.OK
-    print(f"run {run.id} ({run.name}): job {place.submission} at {place.address}", file=sys.stderr)
-    try:
+    said = f"job {place.submission} at {place.address}"
+
+    def print_lines() -> None:
         follow(place, quiet if output == "json" else show)
-    except KeyboardInterrupt:
-        print(
-            f"run {run.id} goes on; `tradewind logs -f {run.id}`, `tradewind stop {run.id}`", file=sys.stderr
-        )
-        raise
-    run = refresh(run, store)
-    if output == "json":
-        emit(row(run, time.time()), output)
-    else:
-        print(f"run {run.id}: {run.state}", file=sys.stderr)
-    return ExitCode.FAILED if run.exit_code is None else run.exit_code
+
+    return attend(run, store, said, print_lines, refresh, detach=detach, output=output)
 
 
 def logs_on(run: Run, *, following: bool, rank: int | None, attempt: int | None) -> int:

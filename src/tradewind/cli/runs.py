@@ -164,6 +164,14 @@ def row(run: Run, now_s: float) -> dict[str, Any]:
     }
 
 
+def print_start(run: Run, output: Output) -> None:
+    """What `--detach` leaves a script with: the run's id, as JSON its row."""
+    if output == "json":
+        emit(row(run, time.time()), output)
+    else:
+        print(run.id)
+
+
 def show(run: str, *, ledger: bool = False, output: OutputFlag = "table") -> int:
     """Show one run: attempts, the first failure, recovery, last metrics.
 
@@ -399,10 +407,7 @@ def launch(run: Run, store: Store, *, detach: bool, output: Output) -> int:
 
     if detach:
         start_detached(run, store)
-        if output == "json":
-            emit(row(store.run(run.id), time.time()), output)
-        else:
-            print(run.id)
+        print_start(store.run(run.id), output)
         return ExitCode.OK
     from pathlib import Path
 
