@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.launch.why.scenarios import disturbed, kubelet, waiting
-from tests.launch.why.scenarios.play import Played, play_all, play_recorded
+from tests.launch.why.scenarios import kubelet
+from tests.launch.why.scenarios.play import BY_THE_CLUSTER, Played, play_all, play_recorded
 from tests.services.kubernetes import ControlPlane
 from tradewind.launch.why import Code, decode_dump, explain
 
@@ -30,7 +30,7 @@ def test_scenarios_written_by_hand() -> None:
 
 def test_every_code_has_a_scenario() -> None:
     """A code that no scenario injects would be a claim without a check."""
-    labels = {*waiting.SCENARIOS.values(), *disturbed.SCENARIOS.values(), *kubelet.SCENARIOS.values()}
+    labels = {*BY_THE_CLUSTER.values(), *kubelet.SCENARIOS.values()}
     assert {str(code) for code in set(Code) - ONLY_LOCAL - WITHOUT_SCENARIO} == labels
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tests.launch.why.scenarios.nodes import cordon, taint
+from tests.launch.why.scenarios.room import fill, gang
 from tests.launch.why.scenarios.scene import Scene, Step, also, asks, exits, merged
-from tests.launch.why.scenarios.waiting import cordon, fill, gang, taint
 
 
 def priority(scene: Scene, value: int) -> dict[str, Any]:

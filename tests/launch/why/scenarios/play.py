@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from tests.launch.why.scenarios import disturbed, kubelet, recorded, waiting
+from tests.launch.why.scenarios import disturbed, held, kubelet, nodes, recorded, room
 from tests.launch.why.scenarios.scene import Scene, Step
 from tests.services.kubernetes import ControlPlane
 
 AT_ONCE = 32
+BY_THE_CLUSTER = room.SCENARIOS | nodes.SCENARIOS | held.SCENARIOS | disturbed.SCENARIOS
 
 
 class Played(NamedTuple):
@@ -25,7 +26,7 @@ class Played(NamedTuple):
 
 def play_all(plane: ControlPlane) -> list[Played]:
     """Every scenario; raises the first failure to produce one, with its name."""
-    steps = [(step, "cluster", label) for step, label in (waiting.SCENARIOS | disturbed.SCENARIOS).items()]
+    steps = [(step, "cluster", label) for step, label in BY_THE_CLUSTER.items()]
     steps += [(step, "kubelet", label) for step, label in kubelet.SCENARIOS.items()]
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         played = list(pool.map(lambda each: _play(plane, *each), steps))
