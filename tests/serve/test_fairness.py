@@ -25,7 +25,7 @@ def test_an_empty_queue_gives_nothing():
     """There is nobody to give way, whatever was run before."""
     made = standing()
     made.add("a", 0.2)
-    made.remove("a", 0.2, ran=True)
+    made.remove("a")
     assert made.gives_way("b", 0.1) is None
 
 
@@ -35,8 +35,8 @@ def test_what_ran_counts_and_what_did_not_does_not():
     for tenant in "aabb":
         made.add(tenant, 0.2)
     before = made.queued
-    made.remove("a", 0.2, ran=True)
-    made.remove("b", 0.2, ran=False)
+    made.remove("a")
+    made.remove("b", back_s=0.2)
     assert made.queued["a"] == pytest.approx(before["a"])
     assert made.queued["b"] == pytest.approx(before["b"] - 0.2)
 
@@ -61,7 +61,7 @@ def test_nobody_saves_up_more_than_the_bank_holds():
     """One that was away is one second behind, not hours."""
     made = standing()
     made.add("away", 0.1)
-    made.remove("away", 0.1, ran=True)
+    made.remove("away")
     for _ in range(100):
         made.add("here", 1.0)
     assert made.virtual_s("away") == pytest.approx(made.queued["here"] - 1.0)

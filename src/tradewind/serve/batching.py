@@ -48,6 +48,8 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
     under overload every request becomes urgent before its turn comes, and small batches for the urgent would make
     all the others late as well.
     """
+    if _all_fit(queue, now, profile, max_batch):
+        return Choice([*range(len(queue))], [])
     late = [i for i in range(len(queue)) if _hopeless(queue[i], now, profile)]
     gone = set(late)
     left = [i for i in range(len(queue)) if i not in gone]
@@ -94,6 +96,16 @@ def drains_in_time(queue: Queue, now: float, profile: Profile, num_workers: int 
             return False
         start_s += profile.latency_s(rows) / num_workers
     return True
+
+
+def _all_fit(queue: Queue, now: float, profile: Profile, max_batch: int) -> bool:
+    """Whether all go into one batch that the tightest can afford: mostly so, and quick to see."""
+    if not queue:
+        return False
+    rows, key = sum([job.rows for job in queue]), queue[0].key
+    if rows > max_batch or [job for job in queue if job.key != key]:
+        return False
+    return min([job.due_s for job in queue]) - now >= profile.bound_s(rows)
 
 
 def _hopeless(job: Waiting, now: float, profile: Profile) -> bool:

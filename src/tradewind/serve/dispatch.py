@@ -12,11 +12,11 @@ from tradewind.serve.audit import Audits, Sample
 from tradewind.serve.caller import ANYBODY, Caller
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import Pool, Worker, WorkerLost
-from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, split
+from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, rows_of, split
 from tradewind.serve.lanes import Lane, Level
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
-from tradewind.serve.queues import Queues, Terms, Workers, cost_s
+from tradewind.serve.queues import Queues, Terms, Workers, by_caller, cost_s
 from tradewind.serve.recall import RecallAudits
 from tradewind.serve.wire import Nan
 
@@ -161,10 +161,11 @@ class Dispatcher:
         floor: int | None,
         now: float,
     ) -> Job:
-        job = Job(prepared, deadline_s, now, caller)
-        job.floor = len(lane.levels) if floor is None else floor
-        kept_s = lane.kept_s(deadline_s - now) if job.floor >= len(lane.levels) else 0.0
-        job.due_s = deadline_s - lane.writing.bound_s - kept_s
+        job, last = Job(prepared, deadline_s, now, caller), len(lane.levels)
+        job.floor = last if floor is None else floor
+        job.due_s = deadline_s - lane.writing.bound_s
+        if job.floor >= last:
+            job.due_s -= lane.kept_s(deadline_s - now)
         job.cost_s = cost_s(lane, job.rows)
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
         return job
@@ -274,17 +275,13 @@ class Dispatcher:
         self.pump()
 
     def _start(self, lane: Lane, level: int, worker: Worker, batch: list[Job], now: float) -> None:
-        rows = sum(job.rows for job in batch)
-        seconds = lane.levels[level].profile.latency_s(rows)
-        self._busy[worker] = Busy(now + seconds, len(batch), self._rows_of_classes(batch))
-        self._queues.charge(batch, seconds)
-        self._spawn(self._run(lane, level, worker, batch, now))
-
-    def _rows_of_classes(self, batch: Sequence[Job]) -> tuple[int, ...]:
         rows = [0] * len(self._terms.shares)
-        for job in batch:
-            rows[job.rank] += job.rows
-        return tuple(rows)
+        for caller, own in by_caller(batch).items():
+            rows[caller.priority] += rows_of(own)
+        seconds = lane.levels[level].profile.latency_s(sum(rows))
+        self._busy[worker] = Busy(now + seconds, len(batch), tuple(rows))
+        self._queues.charge(rows, seconds)
+        self._spawn(self._run(lane, level, worker, batch, now))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -292,7 +289,7 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, lane: Lane, number: int, worker: Worker, batch: list[Job], start: float) -> None:
-        level, rows = lane.levels[number], sum(job.rows for job in batch)
+        level, rows = lane.levels[number], rows_of(batch)
         hang_s = HANG_S + HANG_BATCHES * level.profile.bound_s(rows)
         hung = asyncio.get_running_loop().call_later(hang_s, worker.kill)
         try:
@@ -333,14 +330,15 @@ class Dispatcher:
         start: float,
         seconds: float,
     ) -> None:
-        rows, name = sum(job.rows for job in batch), lane.levels[number].name
+        rows, name = rows_of(batch), lane.levels[number].name
         self._metrics.observe_batch(lane.name, rows, seconds)
         self._metrics.observe_level(lane.name, name, len(batch))
-        for caller, share in _rows_of_callers(batch).items():
-            self._metrics.observe_use(caller, seconds * share / rows)
+        for caller, own in by_caller(batch).items():
+            self._metrics.observe_use(caller, seconds * rows_of(own) / rows)
+        waited = self._metrics.queue_seconds.of(lane.name)
         for job, tensors in zip(batch, results, strict=True):
             queue_s = start - job.queued_s
-            self._metrics.observe_queue(lane.name, queue_s)
+            waited.observe(queue_s)
             if not job.future.done():
                 job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
             if number:
@@ -444,10 +442,3 @@ class Dispatcher:
     async def _search_again(self, worker: Worker) -> None:
         await self._recalls.run_one(worker, self._clock)
         self._released(worker)
-
-
-def _rows_of_callers(batch: Sequence[Job]) -> dict[Caller, int]:
-    rows: dict[Caller, int] = {}
-    for job in batch:
-        rows[job.caller] = rows.get(job.caller, 0) + job.rows
-    return rows

@@ -27,8 +27,8 @@ def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) 
     Raises RequestError: 400 for a level that there is not, 429 where it cannot be answered in time.
     """
     lane = dispatcher.lane(program)
-    floor = lane.floor(floor_of(wish.min_level, lane.level_names), wish.k)
-    waited_s, budget_s = time.monotonic() - wish.arrived_s, wish.deadline_s - wish.arrived_s
-    late = waited_too_long(waited_s, budget_s)
-    enter = dispatcher.decline if late and lane.instant else dispatcher.submit
-    return enter(program, prepared, wish.deadline_s, wish.caller, floor)
+    caller, arrived_s, deadline_s, min_level, k = wish
+    floor = lane.floor(floor_of(min_level, lane.level_names), k)
+    if lane.instant and waited_too_long(time.monotonic() - arrived_s, deadline_s - arrived_s):
+        return dispatcher.decline(program, prepared, deadline_s, caller, floor)
+    return dispatcher.submit(program, prepared, deadline_s, caller, floor)

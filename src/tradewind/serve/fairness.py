@@ -56,14 +56,14 @@ class Standing:
         share.jobs += 1
         self._queued[tenant] = share
 
-    def remove(self, tenant: str, cost_s: float, *, ran: bool) -> None:
-        """Take a request out of the queue; one that did not run is not counted."""
+    def remove(self, tenant: str, jobs: int = 1, back_s: float = 0.0) -> None:
+        """Take requests out of the queue; `back_s` is what those of them cost that did not run."""
         share = self._shares[tenant]
-        share.jobs -= 1
+        share.jobs -= jobs
         if not share.jobs:
             del self._queued[tenant]
-        if not ran:
-            share.virtual_s -= cost_s / self._weight(tenant)
+        if back_s:
+            share.virtual_s -= back_s / self._weight(tenant)
 
     def gives_way(self, tenant: str, cost_s: float, given: Mapping[str, float] | None = None) -> str | None:
         """Return who gives up `cost_s` to `tenant`, if anybody: who is ahead of it even then.

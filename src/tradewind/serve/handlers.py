@@ -149,8 +149,8 @@ class Handlers:
 
     def level(self, model: ServedModel, result: Result) -> Headers:
         """Return the header that names an answer's quality level, where the model has several."""
-        several = len(self._serving.dispatcher.lane(model.program).level_names) > 1
-        return ((names.HEADER_LEVEL, result.level),) if several else ()
+        lane = self._serving.dispatcher.lane(model.program)
+        return ((names.HEADER_LEVEL, result.level),) if len(lane.level_names) > 1 else ()
 
     def turn(self, request: Request) -> Turn | None:
         """Say which class a request seems to be of, and when it is due; None where it only can be told what is wrong."""

@@ -1,7 +1,7 @@
 """Requests in the queue, and how several of them become one batch and come apart again."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tradewind.serve import wire
@@ -88,6 +88,11 @@ class Job:
             self.future.set_exception(error)
 
 
+def rows_of(jobs: Iterable[Job]) -> int:
+    """Return how many rows they have together."""
+    return sum([job.rows for job in jobs])
+
+
 def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Buffer]]:
     """Return the call that runs a batch: each input joined along its first dimension."""
     specs: list[wire.TensorSpec] = []
@@ -102,7 +107,7 @@ def collate(program: str, batch: Sequence[Job]) -> tuple[wire.Call, list[wire.Bu
 
 def misfit(batch: Sequence[Job], reply: wire.Reply) -> str | None:
     """Say which output has not as many rows as the batch, so that nobody gets another's; None when all do."""
-    rows = sum(job.rows for job in batch)
+    rows = rows_of(batch)
     for spec in reply.tensors if len(batch) > 1 else ():
         if spec.shape[:1] != (rows,):
             return f"output {spec.name!r} has shape {list(spec.shape)} for a batch of {rows} rows"

@@ -133,9 +133,6 @@ class Metrics:
         self._of(self.searches_audited, recall.plan).inc()
         self._of(self.corrections, recall.plan).inc(corrected)
 
-    def observe_queue(self, model: str, seconds: float) -> None:
-        self.queue_seconds.of(model).observe(seconds)
-
     def observe_batch(self, model: str, rows: int, seconds: float) -> None:
         self.batch_rows.of(model).observe(rows)
         self.batch_seconds.of(model).observe(seconds)

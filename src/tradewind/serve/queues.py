@@ -1,7 +1,7 @@
 """Everything that waits, and the questions asked of it: may this one come in, what runs next, who is too late."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from tradewind.serve import batching, levels
@@ -97,8 +97,9 @@ class Queues:
     def remove(self, lane: Lane, jobs: Collection[Job], *, to_run: bool = False) -> list[Job]:
         """Take those of `jobs` out that wait, and return them."""
         found = lane.remove(jobs)
-        for job in found:
-            self._standing[job.rank].remove(job.caller.tenant, job.cost_s, ran=to_run)
+        for (tenant, rank), own in by_caller(found).items():
+            back_s = 0.0 if to_run else sum([job.cost_s for job in own])
+            self._standing[rank].remove(tenant, len(own), back_s)
         return found
 
     def surely_in_time(
@@ -169,7 +170,7 @@ class Queues:
             flow.settle(now)
         queue = lane.in_order(self._order)
         level = self._level(lane, queue, num_workers, now)
-        riders = [job for job in queue if job.floor >= level]
+        riders = queue if level == 0 else [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
         choice = batching.choose(riders, now, profile, self._room(lane, profile, queue))
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
@@ -178,13 +179,10 @@ class Queues:
             self.remove(lane, batch.late)
         return batch
 
-    def charge(self, batch: Sequence[Job], seconds: float) -> None:
-        """Note what the classes use."""
+    def charge(self, rows: Sequence[int], seconds: float) -> None:
+        """Note what the classes use, by the rows of each."""
         self._earn()
-        rows = sum(job.rows for job in batch)
-        used_s = [0.0] * len(self._order)
-        for job in batch:
-            used_s[job.rank] += seconds * job.rows / rows
+        used_s = [seconds * of_class / sum(rows) for of_class in rows]
         self._credits = self._guarantee.charged(self._credits, used_s)
         self._stands_until_s = -math.inf
 
@@ -217,9 +215,10 @@ class Queues:
 
     def _room(self, lane: Lane, profile: Profile, queue: Sequence[Job]) -> int:
         """Return how many rows a batch may have: fewer where several classes or tenants want to be in it."""
-        one, cheapest = queue[0], lane.cheapest.profile
-        alone = all(job.rank == one.rank and job.caller.tenant == one.caller.tenant for job in queue)
-        if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in lane.flows[: one.rank]):
+        caller, cheapest = queue[0].caller, lane.cheapest.profile
+        alone = not [job for job in queue if job.caller != caller]
+        above = lane.flows[: caller.priority]
+        if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in above):
             lane.room, lane.shared = cheapest.max_batch, False
             return profile.max_batch
         patience_s = self._patience_s(lane)
@@ -281,6 +280,17 @@ class Queues:
             for lane in (self.lanes.values() if before else ())
             for c in before
         )
+
+
+def by_caller(jobs: Iterable[Job]) -> dict[Caller, list[Job]]:
+    """Return the requests of each tenant in each class."""
+    found: dict[Caller, list[Job]] = {}
+    for job in jobs:
+        if job.caller in found:
+            found[job.caller].append(job)
+        else:
+            found[job.caller] = [job]
+    return found
 
 
 def cost_s(lane: Lane, rows: int) -> float:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from tradewind.serve.errors import RequestError
 from tradewind.serve.protocols.values import DATATYPES, Value, from_binary, from_json, to_binary, to_json
 from tradewind.serve.served import ServedModel
-from tradewind.serve.wire import ITEM_BYTES, Buffer, Port
+from tradewind.serve.wire import ITEM_BYTES, Buffer, Port, nbytes_of
 
 HEADER_LENGTH = "inference-header-content-length"
 KNOWN_HEADS, KNOWN_BYTES = 256, 2048
@@ -46,6 +47,9 @@ class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 Numbers = tuple[str, tuple[int, ...], int]
 """Datatype, shape and bytes of a tensor of numbers."""
+
+OutputSpec = tuple[str, str, tuple[int, ...], int | None]
+"""Name, datatype and shape of an output, and how many bytes it is; None where it comes as JSON."""
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,25 +207,44 @@ def render(model: ServedModel, version: str, inference: Inference, values: dict[
     request = inference.request
     default = request.parameters.get("binary_data_output") is True
     wanted = request.outputs or [RequestedOutput(name=name) for name in values]
-    outputs: list[ResponseOutput] = []
+    specs: list[OutputSpec] = []
+    as_json: dict[str, list[Any]] = {}
     buffers: list[Buffer] = []
     for output in wanted:
-        value = values[output.name]
-        parameters: dict[str, int] = {}
-        data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+        name, value = output.name, values[output.name]
         if output.parameters.get("binary_data", default) is True:
             buffers.append(binary := to_binary(value))
-            parameters["binary_data_size"] = memoryview(binary).nbytes
+            specs.append((name, value.dtype, value.shape, nbytes_of(binary)))
         else:
-            data = to_json(value)
-        outputs.append(
-            ResponseOutput(
-                name=output.name, datatype=value.dtype, shape=value.shape, parameters=parameters, data=data
-            )
+            as_json[name] = to_json(value)
+            specs.append((name, value.dtype, value.shape, None))
+    if as_json:
+        header = _answer_head(model.name, version, request.id, specs, as_json)
+    else:
+        header = _binary_head(model.name, version, request.id, tuple(specs))
+    return Answer(b"".join((header, *buffers)), len(header)) if buffers else Answer(header, None)
+
+
+def _answer_head(
+    model: str, version: str, id_: str, specs: Sequence[OutputSpec], as_json: Mapping[str, list[Any]]
+) -> bytes:
+    outputs = [
+        ResponseOutput(
+            name=name,
+            datatype=dtype,
+            shape=shape,
+            parameters={} if size is None else {"binary_data_size": size},
+            data=as_json.get(name, msgspec.UNSET),
         )
-    answer = InferResponse(model_name=model.name, model_version=version, outputs=outputs, id=request.id)
-    header = msgspec.json.encode(answer)
-    return Answer(b"".join([header, *buffers]), len(header)) if buffers else Answer(header, None)
+        for name, dtype, shape, size in specs
+    ]
+    return msgspec.json.encode(InferResponse(model_name=model, model_version=version, outputs=outputs, id=id_))
+
+
+@functools.lru_cache(KNOWN_HEADS)
+def _binary_head(model: str, version: str, id_: str, specs: tuple[OutputSpec, ...]) -> bytes:
+    """Return what comes before outputs that are all binary, which most answers have in common."""
+    return _answer_head(model, version, id_, specs, {})
 
 
 def check_outputs(model: ServedModel, request: InferRequest) -> None:
