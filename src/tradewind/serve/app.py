@@ -46,6 +46,10 @@ class App:
         self._gate = gate
         self._prefix, self._numbers = secrets.token_hex(8), itertools.count(1)
 
+    @property
+    def may_refuse(self) -> bool:
+        return self._gate is not None
+
     def refuse(self, request: Request) -> Response | None:
         """Say no to a request of which only the head is known, or nothing. Never raises."""
         if self._gate is None:
@@ -91,7 +95,10 @@ class App:
         """Return the route at the version that serves now: to be looked up again once the body is there."""
         if self._serving is not self._replica.serving:
             self._serving, self._routes = self._replica.serving, self._routes_of(self._replica)
-        return self._routes.find(request)
+        elif isinstance(request.route, Route):
+            return request.route
+        request.route = route = self._routes.find(request)
+        return route
 
     def _handle(self, route: Route, request: Request) -> Response | Work:
         quota = request.quota

@@ -29,8 +29,15 @@ class Caller(NamedTuple):
 ANYBODY = Caller(NOBODY, 0)
 
 
+class Stated(NamedTuple):
+    """What a request's headers say of it, whenever it comes."""
+
+    caller: Caller
+    budget_s: float
+
+
 class Claim(NamedTuple):
-    """What a request's headers say of it."""
+    """The same of one request, which has come."""
 
     caller: Caller
     deadline_s: float
@@ -48,8 +55,7 @@ class Callers:
         self._default = self.classes.index(default_class)
         self._weights = dict(weights or {})
         self._tenants = {NOBODY, OTHERS, *self._weights}
-        self.plain = Caller(NOBODY, self._default)
-        """Who says nothing of it."""
+        self._plain = Caller(NOBODY, self._default)
 
     def caller_of(self, header: Header, priority: object = None) -> Caller:
         """Return who sent a request.
@@ -62,7 +68,7 @@ class Callers:
         stated = header(_PRIORITY) if priority is None else priority
         claimed = header(_TENANT)
         if stated is None and claimed is None:
-            return self.plain
+            return self._plain
         return Caller(self._known(claimed), self._default if stated is None else self._class(stated))
 
     def weight(self, tenant: str) -> float:

@@ -12,7 +12,7 @@ import tradewind
 from tradewind import names
 from tradewind.serve.admission import waited_too_long
 from tradewind.serve.body import plain_body
-from tradewind.serve.caller import Caller, Claim
+from tradewind.serve.caller import Caller, Claim, Stated
 from tradewind.serve.deadline import budget_s
 from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
@@ -28,7 +28,6 @@ from tradewind.serve.served import ServedModel
 
 BINARY = "application/octet-stream"
 DEADLINE, MIN_LEVEL = names.HEADER_DEADLINE.encode(), names.HEADER_MIN_LEVEL.encode()
-PRIORITY, TENANT = names.HEADER_PRIORITY.encode(), names.HEADER_TENANT.encode()
 STATED_TIMEOUT, STATED_PRIORITY = b'"timeout"', b'"priority"'
 _VALUE = re.compile(rb'\s*:\s*"?([A-Za-z0-9]{1,64})')
 HEADER_LENGTH = v2.HEADER_LENGTH.encode()
@@ -40,7 +39,6 @@ class Handlers:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._serving = replica.serving
-        self._slo_s = replica.spec.slo.latency_ms / 1e3
 
     def routes(self) -> Routes:
         """Return every route by its path."""
@@ -119,7 +117,9 @@ class Handlers:
         prepared = model.prepare(inference.inputs, inference.request.parameters)
         parameters, timeout_us = inference.request.parameters, v2.timeout_us(inference.request)
         claim, priority = request.claim or self._claim(request), parameters.get("priority")
-        deadline_s = claim.deadline_s if timeout_us is None else self._deadline_s(request, timeout_us)
+        deadline_s = claim.deadline_s
+        if timeout_us is not None:
+            deadline_s = request.arrived_s + self._budget_s(request, timeout_us)
         caller = claim.caller if priority is None else self._caller(request, priority)
         level = _min_level(request, parameters.get("min_level"))
         wish = Wish(caller, request.arrived_s, deadline_s, level, model.k_of(parameters))
@@ -182,20 +182,21 @@ class Handlers:
 
     def _claim(self, request: Request) -> Claim:
         """Read what the headers say: once, `request.claim` has it from then on."""
-        headers, final = request.headers, not _decides(request)
-        silent = PRIORITY not in headers and TENANT not in headers
-        caller = self._replica.callers.plain if silent else self._caller(request)
-        claim = request.claim = Claim(caller, self._deadline_s(request), final)
+        head = request.head
+        stated = None if head is None else head.stated
+        if stated is None:
+            stated = Stated(self._caller(request), self._budget_s(request))
+            if head is not None:
+                head.stated = stated
+        final = not _decides(request)
+        claim = request.claim = Claim(stated.caller, request.arrived_s + stated.budget_s, final)
         return claim
 
     def _caller(self, request: Request, priority: object = None) -> Caller:
         return self._replica.callers.caller_of(request.header, priority)
 
-    def _deadline_s(self, request: Request, timeout_us: int | None = None) -> float:
-        stated = request.header(DEADLINE)
-        if stated is None and timeout_us is None:
-            return request.arrived_s + self._slo_s
-        return request.arrived_s + budget_s(stated, self._replica.spec.slo.latency_ms, timeout_us)
+    def _budget_s(self, request: Request, timeout_us: int | None = None) -> float:
+        return budget_s(request.header(DEADLINE), self._replica.spec.slo.latency_ms, timeout_us)
 
 
 def _decides(request: Request) -> bool:

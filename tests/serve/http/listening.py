@@ -22,6 +22,7 @@ class Echo:
         self.left = asyncio.Event()
         self.came = asyncio.Event()
         self.large = b""
+        self.may_refuse = False
 
     def refuse(self, request: Request) -> Response | None:
         return None

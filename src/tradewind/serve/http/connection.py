@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Protocol, cast
 import httptools
 
 from tradewind.serve.http.arrival import Arrivals
-from tradewind.serve.http.message import Request, Response, failure
+from tradewind.serve.http.message import Head, Request, Response, failure
 from tradewind.serve.http.turns import Turn, Turns
 
 MAX_HEAD_BYTES = 1 << 16
+MAX_KNOWN_BYTES = 1 << 11
+"""The longest head that a connection remembers."""
 MAX_BYTES_PER_BYTE = 8
 """Bytes that may be sent for each byte of body: chunks of one byte cost five more, honest ones next to nothing."""
 MAX_HEADERS = 128
@@ -26,6 +28,7 @@ FIRST_REQUEST_S = 0.5
 """How long a connection that is new when draining begins may take to send what it was opened for."""
 LINGER_S = 2.0
 """How long what a client still sends after its last answer is read and dropped: a reset could cost it that answer."""
+_SPECIAL = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -61,6 +64,11 @@ class App(Protocol):
 
     def turn(self, request: Request) -> Turn | None:
         """Say when to answer a whole request; None for one that waits for no other."""
+        ...
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether `refuse` has to be asked of every request: what it says may change, or it changes the head."""
         ...
 
     def refuse(self, request: Request) -> Response | None:
@@ -100,6 +108,10 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._num_headers = 0
         self._bytes = 0
+        self._head: Head | None = None
+        """Of the last request that came in one piece."""
+        self._whole: Request | None = None
+        """The last request that ended in what is being parsed."""
         self._reading: Request | None = None
         """The request whose head is complete and whose body is not."""
         self._chunks: list[bytes] = []
@@ -147,6 +159,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing or self._last is not None:
             return
+        begins = not self._begun
+        if begins and self._head is not None and self._is_like_the_last(data, self._head):
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
@@ -155,9 +170,12 @@ class Connection(asyncio.Protocol):
             return  # the request was answered as plain HTTP, and the connection ends after it
         except httptools.HttpParserError as error:
             self._end(failure(400, f"not HTTP: {error}"))
+        whole, self._whole = self._whole, None
         if self._begun:
             self._bytes += len(data)
             self._refuse_excess()
+        elif begins and whole is not None:
+            self._remember(data, whole)
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -223,6 +241,31 @@ class Connection(asyncio.Protocol):
             return
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
+        self._whole = request
+        self._arrive(request)
+
+    def _is_like_the_last(self, data: bytes, head: Head) -> bool:
+        """Take a whole request that begins with the bytes the last one began with: they mean the same again."""
+        if len(data) != head.num_bytes or not data.startswith(head.raw):
+            return False
+        num_bytes = head.num_bytes - len(head.raw)
+        if self._shared.held_bytes + num_bytes > self._shared.limits.max_held_bytes:
+            return False
+        request = Request(head.method, head.path, head.headers, keep_alive=True)
+        request.head, request.body = head, data[len(head.raw) :]
+        self._hold(num_bytes)
+        self._arrive(request)
+        return True
+
+    def _remember(self, data: bytes, request: Request) -> None:
+        """Keep the head of a request that came in one piece, where its bytes say all there is to know of it."""
+        size = data.find(b"\r\n\r\n") + 4
+        if size > MAX_KNOWN_BYTES or size + len(request.body) != len(data) or not request.keep_alive:
+            return
+        if not _SPECIAL.intersection(request.headers) and not self._shared.app.may_refuse:
+            self._head = Head(data[:size], request)
+
+    def _arrive(self, request: Request) -> None:
         watched = self._served and not self._paused
         request.arrived_s = self._shared.arrivals.arrived_s(self._socket, self._loop, watched=watched)
         if self._current is None and not self._behind and self._writable:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tradewind.serve.caller import Claim
+from tradewind.serve.caller import Claim, Stated
 from tradewind.serve.quota import Quota
 from tradewind.serve.wire import Buffer, nbytes_of
 
@@ -14,10 +14,35 @@ Headers = tuple[tuple[str, str], ...]
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
 
 
+class Head:
+    """What comes before a request's body, and was read once: other requests may begin with the same bytes."""
+
+    __slots__ = ("headers", "method", "num_bytes", "path", "raw", "stated")
+
+    def __init__(self, raw: bytes, request: "Request") -> None:
+        self.raw = raw
+        self.num_bytes = len(raw) + len(request.body)
+        """Of a whole request."""
+        self.method, self.path, self.headers = request.method, request.path, request.headers
+        self.stated: Stated | None = None
+        """What the headers say, once somebody has looked."""
+
+
 class Request:
     """One whole request, its body as it came. `arrived_s`: when its last byte was here, on the monotonic clock."""
 
-    __slots__ = ("arrived_s", "body", "claim", "headers", "keep_alive", "method", "path", "quota")
+    __slots__ = (
+        "arrived_s",
+        "body",
+        "claim",
+        "head",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "quota",
+        "route",
+    )
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], keep_alive: bool) -> None:
         self.method = method
@@ -30,6 +55,10 @@ class Request:
         self.arrived_s = 0.0
         self.quota: Quota | None = None
         """Of the tenant whose key it carried."""
+        self.head: Head | None = None
+        """What it has in common with others on its connection."""
+        self.route: object = None
+        """Who answers its path, once that was looked up."""
         self.claim: Claim | None = None
         """What its headers say, once somebody has looked."""
 

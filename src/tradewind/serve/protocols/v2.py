@@ -238,7 +238,9 @@ def _answer_head(
         )
         for name, dtype, shape, size in specs
     ]
-    return msgspec.json.encode(InferResponse(model_name=model, model_version=version, outputs=outputs, id=id_))
+    return msgspec.json.encode(
+        InferResponse(model_name=model, model_version=version, outputs=outputs, id=id_)
+    )
 
 
 @functools.lru_cache(KNOWN_HEADS)
