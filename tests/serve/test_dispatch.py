@@ -5,12 +5,14 @@ import contextlib
 import itertools
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 
 from tradewind.serve import dispatch
 from tradewind.serve.errors import RequestError
+from tradewind.serve.jobs import Prepared, Tensor
 
 
 def ids(*values: int) -> np.ndarray:
@@ -244,7 +246,9 @@ def test_nan_in_a_request_that_shares_no_batch_is_its_own(engine):
 
     async def scenario():
         await engine.loaded(1)
-        error = await error_of(engine.submit("total", x=np.array([1.0, np.nan], np.float32)))
+        x = np.array([1.0, np.nan], np.float32)
+        one = Prepared({"x": Tensor("FP32", x.shape, x.tobytes())}, 1, object())
+        error = await error_of(engine.dispatcher.submit("total", one, time.monotonic() + 30.0))
         assert error.status == 400
 
     engine.run(scenario())

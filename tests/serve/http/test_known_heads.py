@@ -97,6 +97,24 @@ def test_heads_that_say_more_than_their_bytes_are_parsed_each_time(request_):
     assert [request.head for request in requests] == [None] * 3
 
 
+def test_a_body_that_looks_like_a_request_is_a_body():
+    """Though it comes by itself, and begins like the last request."""
+    inner = post(b"one")
+    outer = post(inner)
+    pieces = [inner, outer[: -len(inner)], inner, inner]
+    _, requests = asyncio.run(_answers(pieces, may_refuse=False))
+    assert [request.body for request in requests] == [b"one", inner, b"one"]
+
+
+def test_a_head_goes_with_the_length_that_it_states():
+    """What came with another request in one piece is not measured by that one's body."""
+    two = post(b"one") + post(b"four")
+    _, requests = asyncio.run(
+        _answers([two, two[: len(post(b"one")) + 1], two[len(post(b"one")) + 1 :]], may_refuse=False)
+    )
+    assert [request.body for request in requests] == [b"one", b"four"] * 2
+
+
 def test_where_heads_may_be_refused_they_are_parsed_each_time():
     """A key in one may be taken back meanwhile."""
     _, requests = asyncio.run(_answers([post(b"one")] * 2, may_refuse=True))
@@ -106,20 +124,27 @@ def test_where_heads_may_be_refused_they_are_parsed_each_time():
 def test_known_heads_count_as_what_is_held():
     """Bodies that wait for their answer are bounded together, whether their heads were parsed or not."""
 
+    async def ask(serving, client):
+        serving.app.came.clear()
+        client.send(post(bytes(1000), "/later"))
+        await serving.app.came.wait()
+
     async def scenario():
         async with served(max_held_bytes=3000) as serving:
             clients = [await serving.connect() for _ in range(4)]
             for client in clients:
-                client.send(post(bytes(1000)))
+                await ask(serving, client)
+                serving.app.later.pop().set_result(b"")
                 assert (await client.answer())[0] == 200
             for client in clients[:3]:
-                serving.app.came.clear()
-                client.send(post(bytes(1000), "/later"))
-                await serving.app.came.wait()
-            clients[3].send(post(bytes(1000)))
+                await ask(serving, client)
+            assert serving.app.requests[-1].head is not None
+            clients[3].send(post(bytes(1000), "/later"))
             assert (await clients[3].answer())[0] == 503
             for waiting in serving.app.later:
                 waiting.set_result(b"")
-            assert (await clients[0].answer())[0] == 200
+            for client in clients[:3]:
+                assert (await client.answer())[0] == 200
+            assert serving.listener._shared.held_bytes == 0
 
     run(scenario())
