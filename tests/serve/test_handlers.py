@@ -97,6 +97,26 @@ def test_a_probe_waits_for_nobody():
     assert app.turn(Request("GET", "/metrics", {}, True)) is None
 
 
+def test_a_request_that_waited_for_its_turn_goes_to_the_version_that_serves_by_then():
+    """Though its path was looked up before, and others have come since the switch."""
+
+    async def scenario() -> None:
+        made = replica("generic", "net")
+        app, before = App(made), made.serving
+        row = b'{"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1, 2, 3]}]}'
+        waiting, other = (inference(row, x_deadline_ms="60000") for _ in range(2))
+        waiting.arrived_s = other.arrived_s = time.monotonic()
+        app.turn(waiting)
+        made.serving = replica("generic", "net").serving
+        app.turn(other)
+        answer = app.answer(waiting)
+        assert isinstance(answer, Pending)
+        assert (before.dispatcher.in_flight, made.serving.dispatcher.in_flight) == (0, 1)
+        answer.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_request_that_is_given_up_leaves_nothing_for_the_garbage_collector():
     """What hundreds of refusals a second leave for it stops all others for tens of milliseconds when it comes."""
 

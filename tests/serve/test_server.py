@@ -165,10 +165,14 @@ def test_another_package_in_a_versions_place_is_not_served(generic, recommender,
 
 def test_a_bug_of_ours_is_in_the_log_with_its_traceback():
     """One JSON line; the client gets a 500 that says no more than where to look."""
-    code = (
-        "from tradewind.serve import app, server; server._log_to_stderr(); "
-        "print(app._guarded(lambda: 1 // 0).status)"
-    )
+    code = """
+from tradewind.serve import app, server
+server._log_to_stderr()
+try:
+    1 // 0
+except ZeroDivisionError as error:
+    print(app._failed(error).status)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

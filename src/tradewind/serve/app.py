@@ -95,10 +95,7 @@ class App:
         """Return the route at the version that serves now: to be looked up again once the body is there."""
         if self._serving is not self._replica.serving:
             self._serving, self._routes = self._replica.serving, self._routes_of(self._replica)
-        elif isinstance(request.route, Route):
-            return request.route
-        request.route = route = self._routes.find(request)
-        return route
+        return self._routes.find(request)
 
     def _handle(self, route: Route, request: Request) -> Response | Work:
         quota = request.quota

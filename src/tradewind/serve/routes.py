@@ -50,7 +50,13 @@ class Routes:
         return {path: route.method for path, route in self._routes.items()}
 
     def find(self, request: Request) -> Route:
-        """Return the route of a request; one that answers 404 or 405 where there is none."""
+        """Return the route of a request; one that answers 404 or 405 where there is none. Looked up once."""
+        if request.route is None or request.route[0] is not self:
+            request.route = self, self._look_up(request)
+        route: Route = request.route[1]
+        return route
+
+    def _look_up(self, request: Request) -> Route:
         route = self._routes.get(request.path) or self._routes.get(unquote(request.path))
         if route is None:
             return Route("none", request.method, self._missing)

@@ -57,8 +57,8 @@ class Request:
         """Of the tenant whose key it carried."""
         self.head: Head | None = None
         """What it has in common with others on its connection."""
-        self.route: object = None
-        """Who answers its path, once that was looked up."""
+        self.route: tuple[object, Any] | None = None
+        """What answers its path, and who has looked it up."""
         self.claim: Claim | None = None
         """What its headers say, once somebody has looked."""
 
