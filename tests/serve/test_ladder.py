@@ -39,6 +39,7 @@ def test_a_pre_ranker_takes_the_place_of_fewer_candidates():
         Rung("rank-75-of-500", 500, True, 75),
         Rung("rank-40-of-500", 500, True, 40),
         Rung("prerank-100-of-500", 500, False, 100),
+        Rung("prerank-100-of-200", 200, False, 100),
         Rung("retrieve-100", 100, False),
     ]
     assert [(r.name, r.most) for r in recommender_rungs((), 40, PRERANKS)] == [

@@ -16,6 +16,8 @@ PARTS = (0.7, 0.5, 0.35, 0.2)
 turn, and lose as much as they are apart: small steps lose little."""
 PRERANKED = (0.3, 0.15, 0.08)
 """The same where a light ranker says which: it loses less with fewer of them."""
+LIGHT = (0.4,)
+"""How many of them its order alone is taken of, after that of all of them."""
 POPULAR = "popular"
 
 
@@ -62,8 +64,9 @@ def _usual(candidates: int, programs: Collection[str]) -> list[QualityLevel]:
         parts = _parts(PARTS, candidates)
         return [full, *(QualityLevel(candidates=part) for part in parts), retrieved]
     ranked = [QualityLevel(candidates=candidates, prerank=part) for part in _parts(PRERANKED, candidates)]
-    light = QualityLevel(candidates=candidates, prerank=min(RETRIEVED, candidates), rank=False)
-    return [full, *ranked, light, retrieved]
+    counts = [candidates, *(part for part in _parts(LIGHT, candidates) if part > RETRIEVED)]
+    light = [QualityLevel(candidates=count, prerank=min(RETRIEVED, count), rank=False) for count in counts]
+    return [full, *ranked, *light, retrieved]
 
 
 def _parts(shares: Sequence[float], candidates: int) -> list[int]:
