@@ -31,6 +31,13 @@ def test_everything_that_fits_runs_at_once():
     assert choose(queue, 0.0, linear_profile(), 16) == ([0, 1, 2], [])
 
 
+def test_more_than_a_batch_holds_waits_for_the_next():
+    """However much time there is."""
+    queue = [Job(100.0, rows=3) for _ in range(6)]
+    assert choose(queue, 0.0, linear_profile(), 16) == ([0, 1, 2, 3, 4], [])
+    assert choose(queue, 0.0, linear_profile(), 7) == ([0, 1], [])
+
+
 def test_an_urgent_request_gets_a_small_batch_when_the_others_can_wait():
     """With 6 ms left for the first, four rows (bound 6 ms) run, and the rest still make it afterwards."""
     queue = [Job(0.00601), *(Job(1.0) for _ in range(9))]

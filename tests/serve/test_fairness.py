@@ -66,3 +66,13 @@ def test_nobody_saves_up_more_than_the_bank_holds():
         made.add("here", 1.0)
     assert made.virtual_s("away") == pytest.approx(made.queued["here"] - 1.0)
     assert made.virtual_s("new") == pytest.approx(made.queued["here"] - 1.0)
+
+
+def test_one_that_waits_falls_no_further_behind_than_the_bank():
+    """Whatever others were given room for since."""
+    made = standing()
+    made.add("waits", 0.1)
+    for _ in range(5):
+        made.add("here", 1.0)
+    made.add("waits", 0.1)
+    assert made.queued["waits"] == pytest.approx(made.queued["here"] - 1.0 + 0.1)

@@ -97,6 +97,28 @@ def test_a_probe_waits_for_nobody():
     assert app.turn(Request("GET", "/metrics", {}, True)) is None
 
 
+@pytest.mark.parametrize(("waiting", "unread"), [(7, False), (8, True)])
+def test_a_request_is_refused_unread_where_a_whole_batch_waits_before_it(waiting, unread):
+    """With less before it than that it is read first: what is wrong with it is said."""
+
+    async def scenario() -> None:
+        app, now = App(replica("generic", "net")), time.monotonic()
+        row = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
+        requests = [inference(row, x_deadline_ms="60000") for _ in range(waiting)]
+        hurried = inference(b"{", x_deadline_ms="1")
+        for request in (*requests, hurried):
+            request.arrived_s = now
+        answers = [app.answer(request) for request in requests]
+        refused = app.answer(hurried)
+        assert isinstance(refused, Response)
+        assert (refused.status, refused is NO_TIME) == ((429, True) if unread else (400, False))
+        for answer in answers:
+            assert isinstance(answer, Pending)
+            answer.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_request_that_waited_for_its_turn_goes_to_the_version_that_serves_by_then():
     """Though its path was looked up before, and others have come since the switch."""
 

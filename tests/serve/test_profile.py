@@ -91,3 +91,13 @@ def test_what_is_measured_now_corrects_what_was_measured_before():
     for _ in range(100):
         profile.observe(8, 0.002)
     assert profile.latency_s(1) <= profile.latency_s(8) == pytest.approx(0.002, rel=0.05)
+
+
+def test_what_is_kept_at_hand_is_what_is_measured():
+    """Of the largest batch, as it is now."""
+    profile = Profile({1: 0.001, 4: 0.002})
+    for seconds in (0.002, 0.005, 0.003):
+        profile.observe(4, seconds)
+        assert profile.full_s == profile.bound_s(4)
+        assert profile.row_s == profile.latency_s(4) / 4
+    assert profile.row_s > 0.002 / 4
