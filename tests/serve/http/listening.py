@@ -13,7 +13,7 @@ from tradewind.serve.http import Limits, Listener, Pending, Request, Response, T
 
 
 class Echo:
-    """Answers with the body it got. `/later` is answered when `later.popleft().set_result(body)` is called."""
+    """Answers with the body it got, to `/last` and no more. `/later` is answered when `later.popleft().set_result(body)` is called."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -35,6 +35,8 @@ class Echo:
         self.came.set()
         if request.path == "/large":
             return Response(200, self.large)
+        if request.path == "/last":
+            return Response(200, request.body, close=True)
         if request.path != "/later":
             return Response(200, request.body, "text/plain", (("x-path", request.path),))
         future = asyncio.get_running_loop().create_future()

@@ -265,6 +265,20 @@ def test_a_connection_ends_after_its_answer_where_it_cannot_go_on(data):
     run(scenario())
 
 
+def test_nothing_is_answered_after_an_answer_that_ends_the_connection():
+    """What came behind its request, in the same piece even, is asked again elsewhere."""
+
+    async def scenario():
+        async with served() as serving:
+            client = await serving.send(post(b"one", "/last") + post(b"two") + post(b"three"))
+            status, headers, body = await client.answer()
+            assert (status, headers["connection"], body) == (200, "close", b"one")
+            assert await client.rest() == b""
+            assert len(serving.app.requests) == 1
+
+    run(scenario())
+
+
 def test_head_has_no_body_and_expect_is_answered_first():
     """HEAD states the length it leaves out; `Expect: 100-continue` gets its go-ahead before the body is sent."""
 

@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
     def _arrive(self, request: Request) -> None:
         watched = self._served and not self._paused
         request.arrived_s = self._shared.arrivals.arrived_s(self._socket, self._loop, watched=watched)
-        if self._current is None and not self._behind and self._writable:
+        if self._current is None and not self._behind and self._writable and not self._closing:
             self._begin(request)
             return
         self._behind.append(request)
