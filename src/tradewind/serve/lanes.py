@@ -51,6 +51,8 @@ class Lane:
         self.levels = tuple(levels)
         self.cheapest = self.levels[-1]
         """The level with the least work for the model."""
+        self.lowest = len(self.levels) - 1 + (instant is not None)
+        """The cheapest level of all, by number."""
         self._profiles = [level.profile for level in (*self.levels, self.cheapest)]
         """By the cheapest level that a request accepts, which may be the one that needs no worker."""
         self.instant = instant
@@ -77,7 +79,7 @@ class Lane:
     def floor(self, accepted: int | None, k: int | None) -> int:
         """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""
         last = len(self.levels) - 1
-        floor = last + (self.instant is not None) if accepted is None else accepted
+        floor = self.lowest if accepted is None else accepted
         if k is None or floor > last:
             return floor
         while floor and k > (self.levels[floor].most or k):
