@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -127,6 +128,9 @@ def main(
     if add_flags:
         add_flags(parser)
     flags = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # what it started ends with it
     repeats = flags.repeats or (1 if flags.quick else 5)
     figures = measure(Options(quick=flags.quick, repeats=repeats, keep=flags.keep, extra=flags))
     result = {

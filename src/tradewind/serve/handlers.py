@@ -16,9 +16,10 @@ from tradewind.serve.caller import Caller, Claim, Stated
 from tradewind.serve.deadline import budget_s
 from tradewind.serve.entry import Wish, enter
 from tradewind.serve.errors import RequestError
+from tradewind.serve.forms import Forms
 from tradewind.serve.http import JSON, Request, Response, Turn, json_response
 from tradewind.serve.http.message import Headers
-from tradewind.serve.jobs import Job, Result
+from tradewind.serve.jobs import Job, Prepared, Result
 from tradewind.serve.openapi import describe
 from tradewind.serve.protocols import about, recommend, v2
 from tradewind.serve.recommender import RecommendModel
@@ -39,6 +40,7 @@ class Handlers:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._serving = replica.serving
+        self._forms = Forms()
 
     def routes(self) -> Routes:
         """Return every route by its path."""
@@ -107,15 +109,13 @@ class Handlers:
     def infer(self, model: ServedModel, request: Request) -> Work:
         """Run a model on the tensors of an Open Inference Protocol request."""
         body = plain_body(request, self._replica.max_bytes)
-        inference = v2.parse(body, request.header(HEADER_LENGTH))
-        job = self.submit(model, inference, request)
-        return Work(self._serving, model.program, job, partial(self._inferred, model, inference))
+        asked, prepared = self._forms.read(model, body, request.header(HEADER_LENGTH))
+        job = self.submit(model, asked, prepared, request)
+        return Work(self._serving, model.program, job, partial(self._inferred, model, asked))
 
-    def submit(self, model: ServedModel, inference: v2.Inference, request: Request) -> Job:
+    def submit(self, model: ServedModel, asked: v2.InferRequest, prepared: Prepared, request: Request) -> Job:
         """Queue an inference; `request` carried it, and its headers say on what terms."""
-        v2.check_outputs(model, inference.request)
-        prepared = model.prepare(inference.inputs, inference.request.parameters)
-        parameters, timeout_us = inference.request.parameters, v2.timeout_us(inference.request)
+        parameters, timeout_us = asked.parameters, v2.timeout_us(asked)
         claim, priority = request.claim or self._claim(request), parameters.get("priority")
         deadline_s = claim.deadline_s
         if timeout_us is not None:
@@ -135,9 +135,9 @@ class Handlers:
         job = enter(self._serving.dispatcher, model.program, prepared, wish)
         return Work(self._serving, model.program, job, partial(self._recommended, model, k))
 
-    def _inferred(self, model: ServedModel, inference: v2.Inference, result: Result) -> Response:
-        values = model.finish(result.tensors, inference.request.parameters)
-        answer = v2.render(model, self._serving.version, inference, values)
+    def _inferred(self, model: ServedModel, asked: v2.InferRequest, result: Result) -> Response:
+        values = model.finish(result.tensors, asked.parameters)
+        answer = v2.render(model, self._serving.version, asked, values)
         level = self.level(model, result)
         if answer.header_length is None:
             return Response(200, answer.body, JSON, level)

@@ -1,6 +1,5 @@
 """What the front process knows of a model: its ports, how a request becomes a job, how a result is read."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -9,11 +8,6 @@ from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
 from tradewind.serve.protocols.values import Value
 from tradewind.serve.wire import Port, Program
-
-KNOWN_SHAPES = 256
-"""How many shapes of inputs are remembered as checked."""
-Shapes = tuple[tuple[str, str, tuple[int, ...]], ...]
-"""Names, types and shapes of a request's inputs."""
 
 
 class ServedModel(Protocol):
@@ -46,30 +40,22 @@ class ProgramModel:
         self.inputs = description.inputs
         self.outputs = description.outputs
         self.max_rows = description.max_rows
-        self._fits = functools.lru_cache(KNOWN_SHAPES)(self._fit)
 
     def prepare(self, inputs: Mapping[str, Value], parameters: Mapping[str, object]) -> Prepared:
         """Check inputs against the signature. Raises RequestError naming the input that differs."""
-        rows, key = self._fits(tuple([(name, value.dtype, value.shape) for name, value in inputs.items()]))
-        tensors = {}
-        for port in self.inputs:
-            dtype, shape, data = inputs[port.name]
-            assert not isinstance(data, list)
-            tensors[port.name] = Tensor(dtype, shape, data)
-        return Prepared(tensors, rows, object() if key is None else key)
-
-    def _fit(self, shapes: Shapes) -> tuple[int, object]:
-        """Return how many rows inputs of these shapes have, and what they share a batch by, None where they do not."""
-        inputs = {name: Value(dtype, shape, b"") for name, dtype, shape in shapes}
         check_names(self.inputs, inputs)
         sizes: dict[str, int] = {}
+        tensors = {}
         for port in self.inputs:
-            check_port(port, inputs[port.name], sizes)
+            value = inputs[port.name]
+            check_port(port, value, sizes)
+            assert not isinstance(value.data, list)
+            tensors[port.name] = Tensor(value.dtype, value.shape, value.data)
         if self.max_rows == 1:
-            return 1, None
+            return Prepared(tensors, 1, object())
         rows = inputs[self.inputs[0].name].shape[0]
         check_rows(rows, self.max_rows)
-        return rows, tuple(inputs[port.name].shape[1:] for port in self.inputs)
+        return Prepared(tensors, rows, tuple(t.shape[1:] for t in tensors.values()))
 
     def k_of(self, parameters: Mapping[str, object]) -> int | None:
         return None

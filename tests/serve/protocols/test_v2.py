@@ -38,29 +38,6 @@ def test_binary_and_json_tensors_may_be_mixed():
     assert inference.inputs["s"].data == [b"a", b"bc"]
 
 
-def test_a_head_that_was_read_before_is_read_with_other_bytes():
-    """What is remembered is what the JSON says, not what follows it."""
-    body, size = binary_request()
-    other = body.replace(X.tobytes(), (2 * X).tobytes()).replace(b"bc", b"de")
-    for _ in range(2):
-        assert v2.parse(body, size).inputs["x"].array().tolist() == X.tolist()
-        again = v2.parse(other, size)
-        assert again.inputs["x"].array().tolist() == (2 * X).tolist()
-        assert again.inputs["s"].data == [b"a", b"de"]
-        with pytest.raises(RequestError, match="'s': binary_data_size does not fit the 10 bytes left"):
-            v2.parse(body[:-1], size)
-        with pytest.raises(RequestError, match="'x': binary_data_size does not fit the 7 bytes left"):
-            v2.parse(body[: int(size) + 7], size)
-
-
-def test_what_is_wrong_with_a_head_is_said_each_time():
-    """Nothing is remembered of one that is refused."""
-    head = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP99"}]}'
-    for _ in range(2):
-        with pytest.raises(RequestError, match="not an inference request"):
-            v2.parse(head, str(len(head)))
-
-
 def test_an_input_that_is_given_twice_is_refused():
     """Which of the two is meant cannot be known."""
     tensor = {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]}
@@ -79,7 +56,7 @@ def answer(outputs: list[dict], **parameters) -> tuple[dict, bytes]:
     """The answer's JSON, and the bytes after it."""
     request = {"id": "r1", "inputs": [], "outputs": outputs, "parameters": parameters}
     inference = v2.parse(json.dumps(request).encode(), None)
-    body, length = v2.render(MODEL, "3", inference, VALUES)
+    body, length = v2.render(MODEL, "3", inference.request, VALUES)
     return msgspec.json.decode(body[:length]), bytes(body[length:]) if length is not None else b""
 
 

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 import tradewind
 from tradewind.serve.errors import RequestError
+from tradewind.serve.forms import prepare
 from tradewind.serve.grpc import fields
 from tradewind.serve.grpc.messages import REQUESTS, RESPONSES, path
 from tradewind.serve.grpc.tensors import inference_of, response_of
@@ -87,7 +88,7 @@ class Calls:
         model = self._model(message.model_name, message.model_version)
         inference = inference_of(message)
         typed = any(tensor.HasField("contents") for tensor in message.inputs)
-        job = self._handlers.submit(model, inference, request)
+        job = self._handlers.submit(model, inference.request, prepare(model, inference), request)
         return Work(self._serving, model.program, job, partial(self._inferred, model, inference, not typed))
 
     def no_time(self, request: Request) -> bool:

@@ -1,7 +1,6 @@
 """Open Inference Protocol v2 over HTTP: JSON tensors, and the binary tensor data extension."""
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -10,11 +9,11 @@ import msgspec
 from tradewind.serve.errors import RequestError
 from tradewind.serve.protocols.values import DATATYPES, Value, from_binary, from_json, to_binary, to_json
 from tradewind.serve.served import ServedModel
-from tradewind.serve.wire import ITEM_BYTES, Buffer, Port, nbytes_of
+from tradewind.serve.wire import Buffer, Port, nbytes_of
 
 HEADER_LENGTH = "inference-header-content-length"
-KNOWN_HEADS, KNOWN_BYTES = 256, 2048
-"""How many JSON parts before binary tensors are remembered, and how long they may be: a client sends the same ones."""
+KNOWN_HEADS = 256
+"""How many JSON parts of answers are remembered."""
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 PLATFORM = "pytorch_tradewind"
 UNSUPPORTED = {
@@ -44,9 +43,6 @@ class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     parameters: dict[str, Any] = {}
 
-
-Numbers = tuple[str, tuple[int, ...], int]
-"""Datatype, shape and bytes of a tensor of numbers."""
 
 OutputSpec = tuple[str, str, tuple[int, ...], int | None]
 """Name, datatype and shape of an output, and how many bytes it is; None where it comes as JSON."""
@@ -144,52 +140,24 @@ _decoder = msgspec.json.Decoder(InferRequest)
 
 def parse(body: bytes, header_length: str | None) -> Inference:
     """Parse an inference request. Raises RequestError (400) naming what is wrong and where."""
-    size = _header_size(header_length, len(body))
-    seldom = header_length is None or size > KNOWN_BYTES
-    request, plain = _read(body[:size]) if seldom else _known(body[:size])
-    view = memoryview(body)
-    values: dict[str, Value] = {}
-    for tensor, numbers in zip(request.inputs, plain, strict=True):
-        if numbers is None:
-            values[tensor.name], size = _value(tensor, view, size)
-            continue
-        dtype, shape, num_bytes = numbers
-        start, size = size, size + num_bytes
-        if size > len(body):
-            raise _no_fit(tensor, len(body) - start)
-        values[tensor.name] = Value(dtype, shape, view[start:size])
-    if size < len(body):
-        raise RequestError(400, f"{len(body) - size} bytes follow the last binary tensor")
-    return Inference(request, values)
-
-
-def _read(head: bytes) -> tuple[InferRequest, list[Numbers | None]]:
-    """Read the JSON of a request: what it is, and those of its inputs whose bytes need no other look than at their size."""
+    size = header_size(header_length, len(body))
     try:
-        request = _decoder.decode(head)
+        request = _decoder.decode(body[:size])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(400, f"not an inference request: {error}") from None
-    parts: list[InferRequest | RequestedOutput | RequestInput] = [request, *request.outputs, *request.inputs]
-    for part in parts:
-        refuse_unsupported(part.parameters)
-    given: set[str] = set()
+    refuse_unsupported(request.parameters)
+    for output in request.outputs:
+        refuse_unsupported(output.parameters)
+    rest = memoryview(body)[size:]
+    values: dict[str, Value] = {}
     for tensor in request.inputs:
-        if tensor.name in given:
+        refuse_unsupported(tensor.parameters)
+        if tensor.name in values:
             raise RequestError(400, f"input {tensor.name!r} is given twice")
-        given.add(tensor.name)
-    return request, [_plain(tensor) for tensor in request.inputs]
-
-
-def _plain(tensor: RequestInput) -> Numbers | None:
-    """Return what is said of numbers that are sent as binary data, where it is consistent; None for all else."""
-    dtype, size = tensor.datatype, tensor.parameters.get("binary_data_size")
-    if dtype in ("BOOL", "BYTES") or type(size) is not int or tensor.data is not msgspec.UNSET:
-        return None
-    shape = tuple(tensor.shape)
-    return (dtype, shape, size) if math.prod(shape) * ITEM_BYTES[dtype] == size else None
-
-
-_known = functools.lru_cache(KNOWN_HEADS)(_read)
+        values[tensor.name], rest = _value(tensor, rest)
+    if rest.nbytes:
+        raise RequestError(400, f"{rest.nbytes} bytes follow the last binary tensor")
+    return Inference(request, values)
 
 
 def timeout_us(request: InferRequest) -> int | None:
@@ -202,9 +170,8 @@ def timeout_us(request: InferRequest) -> int | None:
     return value
 
 
-def render(model: ServedModel, version: str, inference: Inference, values: dict[str, Value]) -> Answer:
+def render(model: ServedModel, version: str, request: InferRequest, values: Mapping[str, Value]) -> Answer:
     """Return the response body: the outputs asked for, each as JSON or binary as asked."""
-    request = inference.request
     default = request.parameters.get("binary_data_output") is True
     wanted = request.outputs or [RequestedOutput(name=name) for name in values]
     specs: list[OutputSpec] = []
@@ -274,7 +241,8 @@ def _port(port: Port) -> TensorMetadata:
     return TensorMetadata(name=port.name, datatype=port.dtype, shape=port.shape, optional=port.optional)
 
 
-def _header_size(text: str | None, total: int) -> int:
+def header_size(text: str | None, total: int) -> int:
+    """Return how many bytes of a body of `total` are JSON, as a header states it; raises RequestError (400)."""
     if text is None:
         return total
     if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) > total:
@@ -284,23 +252,19 @@ def _header_size(text: str | None, total: int) -> int:
     return int(text)
 
 
-def _value(tensor: RequestInput, body: memoryview, start: int) -> tuple[Value, int]:
-    """Return the value of an input whose binary data, where it has any, begins at `start`, and where that ends."""
-    size, left = tensor.parameters.get("binary_data_size"), body.nbytes - start
+def _value(tensor: RequestInput, rest: memoryview) -> tuple[Value, memoryview]:
+    size = tensor.parameters.get("binary_data_size")
     if size is None:
         if tensor.data is msgspec.UNSET:
             raise RequestError(400, f"input {tensor.name!r} has no data")
-        return from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data), start
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
-        raise _no_fit(tensor, left)
+        return from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data), rest
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= rest.nbytes:
+        raise RequestError(
+            400, f"input {tensor.name!r}: binary_data_size does not fit the {rest.nbytes} bytes left"
+        )
     if tensor.data is not msgspec.UNSET:
         raise RequestError(400, f"input {tensor.name!r} has both JSON and binary data")
-    end = start + size
-    return from_binary(tensor.name, tensor.datatype, tensor.shape, body[start:end]), end
-
-
-def _no_fit(tensor: RequestInput, left: int) -> RequestError:
-    return RequestError(400, f"input {tensor.name!r}: binary_data_size does not fit the {left} bytes left")
+    return from_binary(tensor.name, tensor.datatype, tensor.shape, rest[:size]), rest[size:]
 
 
 def refuse_unsupported(parameters: dict[str, Any]) -> None:
