@@ -3,7 +3,7 @@
 A small ranker in torch (`light` of `bench/peers/serving/model.py`: 64 candidates, 128 features), so that what
 surrounds the model is most of a request; one process runs it in every server. A closed loop keeps 1, 2, 4, ... 64
 connections busy for a second each; a server's throughput is the best of the levels whose p99 is within 20 ms. Each
-round starts every server afresh, in turn. Bodies are what each decodes fastest: binary tensors of the Open Inference
+round starts every server afresh, in an order of its own (seeded): what one leaves behind is not always to be another's. Bodies are what each decodes fastest: binary tensors of the Open Inference
 Protocol (ours, Triton), raw float32 (mosec, Ray Serve), base64 in JSON (LitServe, BentoML).
 
 Settings: batches of at most 64 and no waiting for company, which a closed loop does not reward; mosec's least wait is
@@ -12,6 +12,7 @@ connection less that of the model called directly.
 """
 
 import argparse
+import random
 import statistics
 import time
 from collections import defaultdict
@@ -42,7 +43,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     per_s, overhead_ms = defaultdict(list), defaultdict(list)
     direct_ms = alone_ms()
     for number in range(options.repeats):
-        for name in names:
+        for name in random.Random(number).sample(names, len(names)):
             with serving(name, MODEL, SETTINGS[name]) as endpoint:
                 seconds = 0.3 if options.quick else 1.0
                 found = find_capacity(
