@@ -100,7 +100,7 @@ class App:
     def _handle(self, route: Route, request: Request) -> Response | Work:
         quota = request.quota
         if quota is not None:
-            quota.check_size(len(request.body))
+            quota.check_size(request.num_bytes)
             quota.take(time.monotonic())
         answer = None
         try:

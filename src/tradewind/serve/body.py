@@ -15,8 +15,6 @@ def plain_body(request: Request, max_bytes: int) -> bytes:
     Raises RequestError: 413 when it is over `max_bytes` once decompressed, 415 for an encoding that is not gzip
     or deflate, 400 for damaged compressed data.
     """
-    if CONTENT_ENCODING not in request.headers:
-        return request.body
     encoding = (request.header(CONTENT_ENCODING) or "identity").lower()
     return request.body if encoding == "identity" else _decompress(request.body, encoding, max_bytes)
 

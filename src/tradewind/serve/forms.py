@@ -32,18 +32,22 @@ class Forms:
         self._known: dict[tuple[str, bytes], Form] = {}
 
     def read(
-        self, model: ServedModel, body: bytes, header_length: str | None
+        self, model: ServedModel, data: bytes, start: int, header_length: str | None
     ) -> tuple[v2.InferRequest, Prepared]:
-        """Return what is asked, and what is to be queued. Raises RequestError (400) naming what is wrong and where."""
-        size = v2.header_size(header_length, len(body))
+        """Return what is asked, and what is to be queued; the body is what `data` holds from `start` on.
+
+        Raises RequestError (400) naming what is wrong and where.
+        """
+        num_bytes = len(data) - start
+        size = v2.header_size(header_length, num_bytes)
         if header_length is None or size > MAX_BYTES:
-            inference = v2.parse(body, header_length)
+            inference = v2.parse(data[start:], header_length)
             return inference.request, prepare(model, inference)
-        known_by = model.name, body[:size]
+        known_by = model.name, data[start : start + size]
         form = self._known.get(known_by)
-        if form is not None and len(body) == form.num_bytes:
-            return form.request, _filled(form, body)
-        inference = v2.parse(body, header_length)
+        if form is not None and num_bytes == form.num_bytes:
+            return form.request, _filled(form, memoryview(data)[start:])
+        inference = v2.parse(data[start:], header_length)
         prepared = prepare(model, inference)
         form = _form(inference, prepared, size)
         if form is not None:
@@ -59,9 +63,8 @@ def prepare(model: ServedModel, inference: v2.Inference) -> Prepared:
     return model.prepare(inference.inputs, inference.request.parameters)
 
 
-def _filled(form: Form, body: bytes) -> Prepared:
-    view = memoryview(body)
-    tensors = {name: Tensor(dtype, shape, view[start:end]) for name, dtype, shape, start, end in form.tensors}
+def _filled(form: Form, body: memoryview) -> Prepared:
+    tensors = {name: Tensor(dtype, shape, body[start:end]) for name, dtype, shape, start, end in form.tensors}
     return Prepared(tensors, form.rows, object() if form.key is None else form.key)
 
 

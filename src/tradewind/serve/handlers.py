@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 import tradewind
 from tradewind import names
 from tradewind.serve.admission import waited_too_long
-from tradewind.serve.body import plain_body
+from tradewind.serve.body import CONTENT_ENCODING, plain_body
 from tradewind.serve.caller import Caller, Claim, Stated
 from tradewind.serve.deadline import budget_s
 from tradewind.serve.entry import Wish, enter
@@ -108,8 +108,10 @@ class Handlers:
 
     def infer(self, model: ServedModel, request: Request) -> Work:
         """Run a model on the tensors of an Open Inference Protocol request."""
-        body = plain_body(request, self._replica.max_bytes)
-        asked, prepared = self._forms.read(model, body, request.header(HEADER_LENGTH))
+        data, start = request.data, request.start
+        if CONTENT_ENCODING in request.headers:
+            data, start = plain_body(request, self._replica.max_bytes), 0
+        asked, prepared = self._forms.read(model, data, start, request.header(HEADER_LENGTH))
         job = self.submit(model, asked, prepared, request)
         return Work(self._serving, model.program, job, partial(self._inferred, model, asked))
 
@@ -201,8 +203,9 @@ class Handlers:
 
 def _decides(request: Request) -> bool:
     """Whether the JSON of a body may say how long there is, or how important it is."""
-    end, body = _head_length(request), request.body
-    return body.find(STATED_TIMEOUT, 0, end) >= 0 or body.find(STATED_PRIORITY, 0, end) >= 0
+    data, start = request.data, request.start
+    end = start + _head_length(request)
+    return data.find(STATED_TIMEOUT, start, end) >= 0 or data.find(STATED_PRIORITY, start, end) >= 0
 
 
 def _min_level(request: Request, stated: object) -> object:
@@ -212,12 +215,13 @@ def _min_level(request: Request, stated: object) -> object:
 
 def _stated_priority(request: Request) -> str | None:
     """Return what the JSON of a body seems to say of its importance, which nobody has read yet."""
-    at = request.body.find(STATED_PRIORITY, 0, _head_length(request))
-    value = None if at < 0 else _VALUE.match(request.body, at + len(STATED_PRIORITY))
+    data, start = request.data, request.start
+    at = data.find(STATED_PRIORITY, start, start + _head_length(request))
+    value = None if at < 0 else _VALUE.match(data, at + len(STATED_PRIORITY))
     return None if value is None else value[1].decode()
 
 
 def _head_length(request: Request) -> int:
     """Bytes of a body that may be JSON: what follows them are tensors."""
     stated = request.headers.get(HEADER_LENGTH)
-    return int(stated) if stated and stated.isdigit() and len(stated) < 19 else len(request.body)
+    return int(stated) if stated and stated.isdigit() and len(stated) < 19 else request.num_bytes

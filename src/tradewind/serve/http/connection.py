@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
         if self._shared.held_bytes + num_bytes > self._shared.limits.max_held_bytes:
             return False
         request = Request(head.method, head.path, head.headers, keep_alive=True)
-        request.head, request.body = head, data[len(head.raw) :]
+        request.head, request.data, request.start = head, data, len(head.raw)
         self._hold(num_bytes)
         self._arrive(request)
         return True
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
     def _remember(self, data: bytes, request: Request) -> None:
         """Keep the head of a request that came in one piece, where its bytes say all there is to know of it."""
         size = data.find(b"\r\n\r\n") + 4
-        if size > MAX_KNOWN_BYTES or size + len(request.body) != len(data) or not request.keep_alive:
+        if size > MAX_KNOWN_BYTES or size + request.num_bytes != len(data) or not request.keep_alive:
             return
         if not _SPECIAL.intersection(request.headers) and not self._shared.app.may_refuse:
             self._head = Head(data[:size], request)
@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _finish(self, request: Request, response: Response) -> None:
-        self._release(len(request.body))
+        self._release(request.num_bytes)
         keep_alive = request.keep_alive and not response.close and not self._shared.draining
         if not keep_alive:
             self._behind.clear()

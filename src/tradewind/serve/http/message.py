@@ -21,7 +21,7 @@ class Head:
 
     def __init__(self, raw: bytes, request: "Request") -> None:
         self.raw = raw
-        self.num_bytes = len(raw) + len(request.body)
+        self.num_bytes = len(raw) + request.num_bytes
         """Of a whole request."""
         self.method, self.path, self.headers = request.method, request.path, request.headers
         self.stated: Stated | None = None
@@ -33,8 +33,8 @@ class Request:
 
     __slots__ = (
         "arrived_s",
-        "body",
         "claim",
+        "data",
         "head",
         "headers",
         "keep_alive",
@@ -42,6 +42,7 @@ class Request:
         "path",
         "quota",
         "route",
+        "start",
     )
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], keep_alive: bool) -> None:
@@ -51,7 +52,8 @@ class Request:
         self.headers = headers
         """Names in lower case; the values of a repeated header joined with commas."""
         self.keep_alive = keep_alive
-        self.body = b""
+        self.data, self.start = b"", 0
+        """What holds the body, and where it begins there."""
         self.arrived_s = 0.0
         self.quota: Quota | None = None
         """Of the tenant whose key it carried."""
@@ -61,6 +63,22 @@ class Request:
         """What answers its path, and who has looked it up."""
         self.claim: Claim | None = None
         """What its headers say, once somebody has looked."""
+
+    @property
+    def body(self) -> bytes:
+        """The body alone: a copy the first time, where it came behind something else."""
+        if self.start:
+            self.data, self.start = self.data[self.start :], 0
+        return self.data
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self.data, self.start = body, 0
+
+    @property
+    def num_bytes(self) -> int:
+        """The body's."""
+        return len(self.data) - self.start
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value; `name` in lower case."""
