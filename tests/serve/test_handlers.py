@@ -97,6 +97,17 @@ def test_a_probe_waits_for_nobody():
     assert app.turn(Request("GET", "/metrics", {}, True)) is None
 
 
+def test_a_body_behind_a_known_head_is_looked_through_for_what_it_states():
+    """All of its JSON, and nothing before it."""
+    body = b'{"parameters": {"priority": 1}}'
+    request = inference(body, inference_header_content_length=str(len(body)))
+    request.data, request.start = b'x-text: "priority": 3\r\n\r\n' + body, 25
+    turn = App(replica("generic", "net")).turn(request)
+    assert turn is not None
+    assert turn.rank == 0
+    assert request.body == body
+
+
 @pytest.mark.parametrize(("waiting", "unread"), [(7, False), (8, True)])
 def test_a_request_is_refused_unread_where_a_whole_batch_waits_before_it(waiting, unread):
     """With less before it than that it is read first: what is wrong with it is said."""

@@ -121,6 +121,21 @@ def test_where_heads_may_be_refused_they_are_parsed_each_time():
     assert [request.head for request in requests] == [None, None]
 
 
+def test_what_a_known_head_held_is_given_back_with_its_answer():
+    """The body, and no more."""
+
+    async def scenario():
+        async with served() as serving:
+            client = await serving.connect()
+            for body in (b"one", b"two", b"six"):
+                client.send(post(body))
+                assert (await client.answer())[2] == body
+            assert serving.app.requests[-1].head is not None
+            assert serving.listener._shared.held_bytes == 0
+
+    run(scenario())
+
+
 def test_known_heads_count_as_what_is_held():
     """Bodies that wait for their answer are bounded together, whether their heads were parsed or not."""
 
