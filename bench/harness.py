@@ -128,9 +128,8 @@ def main(
     if add_flags:
         add_flags(parser)
     flags = parser.parse_args()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # what it started ends with it
+    # So that what it has started ends with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     repeats = flags.repeats or (1 if flags.quick else 5)
     figures = measure(Options(quick=flags.quick, repeats=repeats, keep=flags.keep, extra=flags))
     result = {

@@ -3,8 +3,9 @@
 A small ranker in torch (`light` of `bench/peers/serving/model.py`: 64 candidates, 128 features), so that what
 surrounds the model is most of a request; one process runs it in every server. A closed loop keeps 1, 2, 4, ... 64
 connections busy for a second each; a server's throughput is the best of the levels whose p99 is within 20 ms. Each
-round starts every server afresh, in an order of its own (seeded): what one leaves behind is not always to be another's. Bodies are what each decodes fastest: binary tensors of the Open Inference
-Protocol (ours, Triton), raw float32 (mosec, Ray Serve), base64 in JSON (LitServe, BentoML).
+round starts every server afresh, in an order of its own (seeded): what one leaves behind is not always to be another's.
+Bodies are what each decodes fastest: binary tensors of the Open Inference Protocol (ours, Triton), raw float32 (mosec,
+Ray Serve), base64 in JSON (LitServe, BentoML).
 
 Settings: batches of at most 64 and no waiting for company, which a closed loop does not reward; mosec's least wait is
 1 ms; LitServe with its fast queue; BentoML told of the 20 ms. `overhead_p50_ms_*` is the median latency with one

@@ -28,8 +28,7 @@ def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) 
     """
     lane = dispatcher.lane(program)
     caller, arrived_s, deadline_s, min_level, k = wish
-    any_level = min_level is None and k is None
-    floor = lane.lowest if any_level else lane.floor(floor_of(min_level, lane.level_names), k)
+    floor = lane.floor(floor_of(min_level, lane.level_names), k)
     if lane.instant and waited_too_long(time.monotonic() - arrived_s, deadline_s - arrived_s):
         return dispatcher.decline(program, prepared, deadline_s, caller, floor)
     return dispatcher.submit(program, prepared, deadline_s, caller, floor)

@@ -191,9 +191,7 @@ class Pool:
         except WorkerLost:
             code, package = await worker.stop(), self._options.package
             raise TradewindError(f"the model worker ended with code {code} while loading {package}") from None
-        except (
-            BaseException
-        ):  # also when this version is not wanted any more: nobody else knows of the process
+        except BaseException:  # also when it is not wanted any more: nobody else knows of the process
             await worker.stop()
             raise
         self._options = self._options._replace(digest=description.digest, repeats=0)

@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tradewind.serve.jobs import Job, Prepared, Tensor
+from tradewind.serve.jobs import Job, Prepared, Tensor, rows_of
 from tradewind.serve.profile import Profile
 from tradewind.serve.smooth import Flow, Smooth
 
@@ -51,8 +51,6 @@ class Lane:
         self.levels = tuple(levels)
         self.cheapest = self.levels[-1]
         """The level with the least work for the model."""
-        self.lowest = len(self.levels) - 1 + (instant is not None)
-        """The cheapest level of all, by number."""
         self._profiles = [level.profile for level in (*self.levels, self.cheapest)]
         """By the cheapest level that a request accepts, which may be the one that needs no worker."""
         self.instant = instant
@@ -79,7 +77,7 @@ class Lane:
     def floor(self, accepted: int | None, k: int | None) -> int:
         """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""
         last = len(self.levels) - 1
-        floor = self.lowest if accepted is None else accepted
+        floor = last + (self.instant is not None) if accepted is None else accepted
         if k is None or floor > last:
             return floor
         while floor and k > (self.levels[floor].most or k):
@@ -143,7 +141,7 @@ class Lane:
         if len(front) < len(gone) or not gone.issuperset(front):
             return None
         del queue[: len(front)]
-        self.rows[rank] -= sum(job.rows for job in front)
+        self.rows[rank] -= rows_of(front)
         return front
 
     def rows_before(self, rank: int, due_s: float, order: Sequence[int]) -> int:
@@ -153,7 +151,7 @@ class Lane:
         if not queue or queue[-1].due_s <= due_s:
             return ahead + self.rows[rank]
         end = bisect.bisect_right(queue, due_s, key=_due)
-        return ahead + sum(job.rows for job in queue[:end])
+        return ahead + rows_of(queue[:end])
 
 
 def latest_of(queue: Sequence[Job], tenant: str, before_s: float) -> Job | None:
