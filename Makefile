@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FRONT := $(VENV)/.compiled
 EXTRAS := train,serve,client,postgres,s3,console,k8s,ray,ops,dev
 
 .PHONY: help setup demo test lint bench clean
@@ -11,7 +12,7 @@ EXTRAS := train,serve,client,postgres,s3,console,k8s,ray,ops,dev
 help:            ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 
-setup: $(STAMP)  ## build .venv
+setup: $(FRONT)  ## build .venv, and compile what every request goes through
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,10 +21,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
-demo: $(STAMP)   ## train, kill, recover, evaluate, package, serve, overload: the main job
+$(FRONT): $(STAMP) setup.py $(wildcard src/tradewind/serve/*.py src/tradewind/serve/http/*.py)
+	@bash .ci/compile $(BIN)/python
+	touch $@
+
+demo: $(FRONT)   ## train, kill, recover, evaluate, package, serve, overload: the main job
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m recipes.recommender.demo $(ARGS)
 
-test: $(STAMP) system  ## all tests
+test: $(FRONT) system  ## all tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: system
@@ -36,7 +41,7 @@ lint: $(STAMP)   ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## one benchmark: make bench NAME=cli ARGS=--quick
+bench: $(FRONT)  ## one benchmark: make bench NAME=cli ARGS=--quick
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.$(subst -,_,$(NAME)) $(ARGS)
 
 .PHONY: chaos
@@ -44,8 +49,9 @@ chaos: $(STAMP)  ## 200 seeded schedules of faults on real training; goes on whe
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.chaos --place .chaos/results.jsonl $(ARGS)
 
 .PHONY: soak
-soak: $(STAMP)   ## half an hour at 0.8 of capacity, workers killed and versions swapped; ARGS=--minute for a short one
+soak: $(FRONT)   ## half an hour at 0.8 of capacity, workers killed and versions swapped; ARGS=--minute for a short one
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.soak $(ARGS)
 
 clean:           ## remove what was built
-	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info
+	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info src/tradewind/serve/compiled.json
+	find src -name '*.so' -delete

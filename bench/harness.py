@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tradewind.serve import compiled
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -97,7 +99,11 @@ def cpu_model() -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Python's version and those of the installed `packages`."""
-    found = {"python": platform.python_version()}
+    compiled.check()
+    found = {
+        "python": platform.python_version(),
+        "front": "compiled" if compiled.is_compiled() else "sources",
+    }
     for package in ("tradewind", *packages):
         try:
             found[package] = importlib.metadata.version(package)

@@ -28,19 +28,23 @@ class _Skipping(selectors.DefaultSelector):
     """Waits for no time at all, and moves the clock by what it was asked to wait."""
 
     now = 0.0
+    watch: Callable[[float], None]
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise Deadlock
-        self.now += max(timeout, 0.0)
+        if timeout > 0.0:
+            self.watch(self.now)
+            self.now += timeout
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time."""
+    """An event loop in virtual time; `watch` is called with the time whenever that is about to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[float], None] = lambda now: None) -> None:
         self._skipping = _Skipping()
+        self._skipping.watch = watch
         super().__init__(self._skipping)
 
     def time(self) -> float:
@@ -48,16 +52,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualWorker:
-    """Answers a batch after exactly the time that its program takes for its rows; `loses` makes it die instead."""
+    """Answers a batch after exactly the time that its program takes for its rows; `loses` makes it die instead.
 
-    def __init__(self, costs: Mapping[str, Cost]) -> None:
+    `watch` is called with the program and the rows when it begins.
+    """
+
+    def __init__(
+        self, costs: Mapping[str, Cost], watch: Callable[[str, bytes], None] = lambda program, rows: None
+    ) -> None:
         self._costs = costs
-        self.ran: list[tuple[float, str, int]] = []
+        self._watch = watch
         self.loses = 0
 
     async def call(self, call: wire.Call, buffers: Sequence[wire.Buffer]) -> tuple[wire.Reply, bytes]:
         rows = call.tensors[0].shape[0]
-        self.ran.append((asyncio.get_running_loop().time(), call.program, rows))
+        self._watch(call.program, b"".join(buffers))
         await asyncio.sleep(self._costs[call.program](rows))
         if self.loses:
             self.loses -= 1
@@ -127,18 +136,20 @@ class Simulation:
         self.terms = terms or Terms()
         self._levels, self._max_batch, self._instant = levels, max_batch, instant
         real = {name: (lambda n, cost=cost: slow_down * cost(n)) for name, cost in levels.items()}
-        self.workers = [VirtualWorker(real) for _ in range(num_workers)]
+        self.workers = [VirtualWorker(real, self._begin) for _ in range(num_workers)]
         self.pool = VirtualPool(self.workers)
         self.metrics = Metrics(self.terms.slo_s, [str(c) for c in range(len(self.terms.shares))])
         self.audited: list[str] = []
+        self.jobs: list[Job] = []
+        """What was queued, in the order of its coming; its rows hold its place in this list, modulo 256."""
         self.started: list[tuple[float, int, list[Job]]] = []
-        """Every batch: when it began, at which level, and what was in it."""
+        """Every batch: when it began, at which level, and what was in it; of at most 256 requests."""
         self.rested: list[float] = []
         """When a worker was left idle although something waited."""
 
     def run(self, asks: Sequence[Ask]) -> list[Outcome]:
         """Play all requests and return what became of each, in their order."""
-        loop = VirtualLoop()
+        loop = VirtualLoop(self._watch)
         try:
             return loop.run_until_complete(self._play(sorted(asks, key=lambda ask: ask.at_s)))
         finally:
@@ -146,7 +157,7 @@ class Simulation:
 
     async def _play(self, asks: Sequence[Ask]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        self.dispatcher = _Watched(self, self.metrics, loop.time, self.terms)
+        self.dispatcher = Dispatcher(self.metrics, loop.time, self.terms)
         self.dispatcher.pool = self.pool
         self.dispatcher.add_lane(self._lane())
         players: list[asyncio.Task[Outcome]] = []
@@ -170,11 +181,25 @@ class Simulation:
         self.audited.append("model")
         return 0.25
 
+    def _begin(self, program: str, rows: bytes) -> None:
+        """A batch begins; not one for its own sake, of what has its answer and is made again."""
+        jobs = [self.jobs[i] for i in sorted(set(rows))]
+        if not all(job.future.done() and not job.future.cancelled() for job in jobs):
+            now = asyncio.get_running_loop().time()
+            self.started.append((now, [*self._levels].index(program), jobs))
+
+    def _watch(self, now: float) -> None:
+        """Nothing is left to do before time goes on."""
+        if self.dispatcher._queues.length and self.pool.idle:
+            self.rested.append(now)
+
     async def _player(self, ask: Ask) -> Outcome:
         loop = asyncio.get_running_loop()
-        prepared = Prepared({"x": Tensor("UINT8", (ask.rows, 1), bytes(ask.rows))}, ask.rows, "key")
+        rows = bytes([len(self.jobs) % 256]) * ask.rows
+        prepared = Prepared({"x": Tensor("UINT8", (ask.rows, 1), rows)}, ask.rows, "key")
         try:
             job = self.dispatcher.submit("model", prepared, ask.at_s + ask.budget_s, ask.caller, ask.floor)
+            self.jobs.append(job)
             if ask.leaves_s is not None:
                 loop.call_at(ask.leaves_s, self._leave, job)
             result = await job.future
@@ -187,23 +212,6 @@ class Simulation:
     def _leave(self, job: Job) -> None:
         if not job.future.done():
             self.dispatcher.cancel("model", job)
-
-
-class _Watched(Dispatcher):
-    """The dispatcher, watched: nothing is changed in what it does."""
-
-    def __init__(self, simulation: Simulation, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._simulation = simulation
-
-    def _start(self, lane: Lane, level: int, worker: Any, batch: list[Job], now: float) -> None:
-        self._simulation.started.append((now, level, batch))
-        super()._start(lane, level, worker, batch, now)
-
-    def _pump(self, now: float) -> None:
-        super()._pump(now)
-        if self._queues.length and self._simulation.pool.idle:
-            self._simulation.rested.append(now)
 
 
 def linear(overhead_s: float, row_s: float) -> Cost:

@@ -1,7 +1,7 @@
 """From a request that has been read to a place in the queue, whatever the protocol."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tradewind.serve.admission import waited_too_long
 from tradewind.serve.caller import Caller
@@ -16,7 +16,7 @@ class Wish(NamedTuple):
     caller: Caller
     arrived_s: float
     deadline_s: float
-    min_level: object = None
+    min_level: Any = None
     """The least level that it accepts, as it was stated; None for any."""
     k: int | None = None
 

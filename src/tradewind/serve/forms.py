@@ -1,5 +1,6 @@
 """Inferences that were read before: a client sends the same JSON again, in front of other tensors of the same shapes."""
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from tradewind.serve.jobs import Prepared, Tensor
@@ -21,7 +22,7 @@ class Form(NamedTuple):
     tensors: tuple[tuple[str, str, tuple[int, ...], int, int], ...]
     """Name, datatype, shape, first byte and last."""
     rows: int
-    key: object
+    key: Hashable
     """What it shares a batch by; None where it shares none."""
 
 

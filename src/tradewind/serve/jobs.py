@@ -1,7 +1,7 @@
 """Requests in the queue, and how several of them become one batch and come apart again."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tradewind.serve import wire
@@ -21,7 +21,7 @@ class Prepared(NamedTuple):
 
     tensors: Mapping[str, Tensor]
     rows: int
-    key: object
+    key: Hashable
 
 
 class Result(NamedTuple):

@@ -16,6 +16,7 @@ import structlog
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
+from tradewind.serve import compiled
 from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
@@ -80,6 +81,7 @@ def serve(
     Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded.
     """
     _log_to_stderr()
+    compiled.check()
     raise_open_files(MAX_CONNECTIONS)
     package = locate(spec.model, lambda: store)
     threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)

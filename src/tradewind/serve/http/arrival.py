@@ -5,19 +5,24 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 _TCP_INFO_BYTES = 56
 _LAST_DATA_RECEIVED_MS = struct.Struct("@I")
 _OFFSET = 52
 """Of `tcpi_last_data_recv` in Linux's `struct tcp_info`."""
-_KERNEL_TICK_S = 0.004
+KERNEL_TICK_S = 0.004
 """What the kernel's answer is exact to."""
 
 
 class Arrivals:
     """Tells when what is read now came in; the connections of one listener share it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, in_kernel_s: Callable[[socket.socket], float] | None = None, tick_s: float = KERNEL_TICK_S
+    ) -> None:
+        self._in_kernel_s = in_kernel_s or _in_kernel_s
+        self._tick_s = tick_s
         self._turn_s = self._before_s = -1.0
         """When the loop last looked for what is readable, and when it did before that and a request was complete."""
 
@@ -32,9 +37,9 @@ class Arrivals:
         if turn_s != self._turn_s:
             self._before_s, self._turn_s = self._turn_s, turn_s
         stands_still = turn_s <= now
-        if watched and stands_still and now - self._before_s < _KERNEL_TICK_S:
+        if watched and stands_still and now - self._before_s < self._tick_s:
             return turn_s
-        return min(now, turn_s, now - _in_kernel_s(sock))
+        return min(now, turn_s, now - self._in_kernel_s(sock))
 
 
 def _in_kernel_s(sock: socket.socket) -> float:

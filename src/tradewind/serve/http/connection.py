@@ -95,8 +95,14 @@ class Shared:
         self.on_empty: Callable[[], None] = _nothing
 
 
-class Connection(asyncio.Protocol):
-    """Reads requests one behind the other, has each answered in its turn, and gives up on a client that stalls."""
+class Connection:
+    """Reads requests one behind the other, has each answered in its turn, and gives up on a client that stalls.
+
+    An `asyncio.Protocol` in all but name: a compiled class cannot have an interpreted base.
+    """
+
+    __deletable__ = ("_parser",)
+    """For the compiler: what may be deleted."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -176,6 +182,9 @@ class Connection(asyncio.Protocol):
             self._refuse_excess()
         elif begins and whole is not None:
             self._remember(data, whole)
+
+    def eof_received(self) -> None:
+        """Nothing more comes: the transport closes."""
 
     def pause_writing(self) -> None:
         self._writable = False

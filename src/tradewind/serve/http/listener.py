@@ -6,6 +6,7 @@ import email.utils
 import socket
 import ssl
 import time
+from typing import cast
 
 from tradewind.serve.http.connection import LINGER_S, App, Connection, Limits, Shared
 from tradewind.serve.http.turns import Turns
@@ -39,7 +40,7 @@ class Listener:
     async def _listen(self, tls: ssl.SSLContext | None) -> asyncio.Server:
         # On a duplicate: connections that wait to be accepted outlive a server that is replaced.
         return await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._shared),
+            lambda: cast("asyncio.Protocol", Connection(self._shared)),
             sock=self._socket.dup(),
             backlog=BACKLOG,
             ssl=tls,
