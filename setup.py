@@ -13,22 +13,34 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 SERVE = pathlib.Path("src/tradewind/serve")
-HOT = (
-    *(
-        "admission",
-        "app",
-        "batching",
-        "caller",
-        "classes",
-        "dispatch",
-        "entry",
-        "fairness",
-        "forms",
-        "handlers",
-    ),
-    *("jobs", "lanes", "levels", "profile", "queues", "routes", "series", "smooth"),
-    *("http/arrival", "http/connection", "http/message", "http/turns"),
-)
+HOT = [
+    "accesslog",
+    "admission",
+    "app",
+    "batching",
+    "caller",
+    "classes",
+    "dispatch",
+    "entry",
+    "fairness",
+    "forms",
+    "handlers",
+    "jobs",
+    "lanes",
+    "levels",
+    "metrics_aliases",
+    "popular",
+    "profile",
+    "queues",
+    "routes",
+    "series",
+    "served",
+    "smooth",
+    "http/arrival",
+    "http/connection",
+    "http/message",
+    "http/turns",
+]
 SOURCES = [SERVE / f"{name}.py" for name in HOT]
 
 
