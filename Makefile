@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := train,serve,client,postgres,s3,console,k8s,ray,ops,dev
+EXTRAS := train,serve,client,postgres,redis,s3,console,k8s,ray,ops,dev
 
 .PHONY: help setup demo test lint bench clean
 

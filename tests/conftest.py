@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.services.postgres",
+    "tests.services.redis",
     "tests.services.s3",
     "tests.services.kubernetes",
     "tests.services.crds",

@@ -1,0 +1,141 @@
+"""Fetches gathered: all users that are asked for during one round trip go into the next."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from tradewind.serve.features.base import Fetched, Malformed, Outcome, Store, Stored, StoreDown, decode
+from tradewind.serve.features.breaker import Breaker
+from tradewind.serve.features.metrics import FeatureMetrics
+
+MAX_USERS = 256
+"""In one round trip: a longer one would hold up what comes behind it, here and in the store."""
+
+
+class Waiter(NamedTuple):
+    """Who asked for a user, and when."""
+
+    future: asyncio.Future[Fetched]
+    asked_s: float
+    timer: asyncio.TimerHandle
+
+
+class Batches:
+    """A source over a store elsewhere: one round trip at a time, none while the store is down.
+
+    A round trip that takes longer than `limit_s` is given up, and the store is taken to be down.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        metrics: FeatureMetrics,
+        limit_s: float,
+        breaker: Breaker | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._metrics = metrics
+        self._limit_s = limit_s
+        self._breaker = breaker or Breaker(store.check, metrics)
+        self._clock = clock
+        self._waiting: dict[str, list[Waiter]] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._breaker.start()
+
+    async def close(self) -> None:
+        await self._breaker.close()
+        if self._sending is not None:
+            self._sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sending
+        for waiter in _all(self._waiting.values()):
+            waiter.timer.cancel()
+            waiter.future.cancel()
+        await self._store.close()
+
+    def fetch(self, user: str, until_s: float) -> Fetched | asyncio.Future[Fetched]:
+        now = self._clock()
+        if self._breaker.open or until_s <= now:
+            found = Fetched(Outcome.DOWN if self._breaker.open else Outcome.LATE)
+            self._metrics.observe(found)
+            return found
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Fetched] = loop.create_future()
+        late = loop.call_later(until_s - now, self._settle, future, now, Outcome.LATE)
+        self._waiting.setdefault(user, []).append(Waiter(future, now, late))
+        if self._sending is None:
+            # Begins in the loop's next turn, when those that come with this one are there too.
+            self._sending = asyncio.ensure_future(self._send())
+        return future
+
+    async def _send(self) -> None:
+        try:
+            while users := self._next():
+                await self._ask(users)
+        finally:
+            self._sending = None
+
+    def _next(self) -> dict[str, list[Waiter]]:
+        """Take the users that go into the next round trip; nobody waits any more for those left out."""
+        taken: dict[str, list[Waiter]] = {}
+        while self._waiting and len(taken) < MAX_USERS:
+            user = next(iter(self._waiting))
+            waiters = [waiter for waiter in self._waiting.pop(user) if not waiter.future.done()]
+            if waiters:
+                taken[user] = waiters
+        return taken
+
+    async def _ask(self, users: dict[str, list[Waiter]]) -> None:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                values = await self._store.get(list(users))
+        except (StoreDown, TimeoutError) as error:
+            self._fail(users.values(), error)
+            return
+        self._metrics.observe_batch(self._name, len(users))
+        for waiters, value in zip(users.values(), values, strict=True):
+            self._tell(waiters, value)
+
+    def _fail(self, asked: Iterable[Sequence[Waiter]], error: Exception) -> None:
+        """Nobody waits for a store that is down: neither who was asked for, nor who would have been next."""
+        given_up = isinstance(error, TimeoutError)
+        self._breaker.trip(StoreDown(f"no answer inside {self._limit_s:g} s") if given_up else error)
+        waiting, self._waiting = self._waiting, {}
+        for waiter in (*_all(asked), *_all(waiting.values())):
+            self._finish(waiter, Outcome.FAILED)
+
+    def _tell(self, waiters: Sequence[Waiter], value: bytes | None) -> None:
+        if all(waiter.future.done() for waiter in waiters):
+            return
+        outcome, stored = Outcome.MISSING, None
+        if value is not None:
+            try:
+                outcome, stored = Outcome.HIT, decode(value)
+            except Malformed as error:
+                outcome = Outcome.MALFORMED
+                self._metrics.malformed(str(error))
+        for waiter in waiters:
+            self._finish(waiter, outcome, stored)
+
+    def _finish(self, waiter: Waiter, outcome: Outcome, stored: Stored | None = None) -> None:
+        waiter.timer.cancel()
+        self._settle(waiter.future, waiter.asked_s, outcome, stored)
+
+    def _settle(
+        self, future: asyncio.Future[Fetched], asked_s: float, outcome: Outcome, stored: Stored | None = None
+    ) -> None:
+        if not future.done():
+            found = Fetched(outcome, stored, self._clock() - asked_s)
+            self._metrics.observe(found)
+            future.set_result(found)
+
+
+def _all(waiting: Iterable[Sequence[Waiter]]) -> list[Waiter]:
+    return [waiter for waiters in waiting for waiter in waiters]
