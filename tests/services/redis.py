@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -20,9 +20,13 @@ PASSWORD = "s3cret"
 class RedisServer:
     """A server that may be killed, held up and started again, on the same port and socket."""
 
-    def __init__(self, program: str, folder: pathlib.Path, password: str = "") -> None:
+    def __init__(
+        self, program: str, folder: pathlib.Path, password: str = "", tls: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
+        self.tls_port = free_port() if tls else 0
         self.password = password
+        self._tls = dict(tls or {})
         self.socket = folder / "redis.sock"
         self._folder = folder
         self._program = program
@@ -35,15 +39,20 @@ class RedisServer:
 
     def start(self) -> None:
         """Return once it answers."""
-        options = {
-            "bind": "127.0.0.1",
-            "port": str(self.port),
-            "unixsocket": str(self.socket),
-            "dir": str(self._folder),
-            "save": "",
-            "appendonly": "no",
-            "daemonize": "no",
-        } | ({"requirepass": self.password} if self.password else {})
+        options = (
+            {
+                "bind": "127.0.0.1",
+                "port": str(self.port),
+                "unixsocket": str(self.socket),
+                "dir": str(self._folder),
+                "save": "",
+                "appendonly": "no",
+                "daemonize": "no",
+            }
+            | self._tls
+            | {"tls-port": str(self.tls_port)}
+        )
+        options |= {"requirepass": self.password} if self.password else {}
         command = [self._program, *(part for name, value in options.items() for part in (f"--{name}", value))]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -104,14 +113,14 @@ def _ask(connection: socket.socket, command: Sequence[str | bytes]) -> None:
 
 
 @contextlib.contextmanager
-def redis_server(password: str = "") -> Iterator[RedisServer]:
-    """A running server with nothing in it."""
+def redis_server(password: str = "", tls: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
+    """A running server with nothing in it; `tls` are its options for that, and it has a second port then."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("REDIS IS NOT TESTED: no redis-server found (apt install redis-server)")
     pytest.importorskip("redis", reason="REDIS IS NOT TESTED: its client is not installed")
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        server = RedisServer(program, pathlib.Path(folder), password)
+        server = RedisServer(program, pathlib.Path(folder), password, tls)
         server.start()
         try:
             yield server

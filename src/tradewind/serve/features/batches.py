@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tradewind.serve.features.base import Fetched, Malformed, Outcome, Store, Stored, StoreDown, decode
@@ -44,18 +44,22 @@ class Batches:
         self._breaker = breaker or Breaker(store.check, metrics)
         self._clock = clock
         self._waiting: dict[str, list[Waiter]] = {}
+        self._asked: dict[str, list[Waiter]] = {}
+        """Who waits for the round trip that is under way."""
         self._sending: asyncio.Task[None] | None = None
+        metrics.waiting.set_function(self._num_waiting)
 
     async def start(self) -> None:
         await self._breaker.start()
 
     async def close(self) -> None:
         await self._breaker.close()
+        waiters = self._waiters()
         if self._sending is not None:
             self._sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sending
-        for waiter in _all(self._waiting.values()):
+        for waiter in waiters:
             waiter.timer.cancel()
             waiter.future.cancel()
         await self._store.close()
@@ -78,9 +82,10 @@ class Batches:
     async def _send(self) -> None:
         try:
             while users := self._next():
+                self._asked = users
                 await self._ask(users)
         finally:
-            self._sending = None
+            self._asked, self._sending = {}, None
 
     def _next(self) -> dict[str, list[Waiter]]:
         """Take the users that go into the next round trip; nobody waits any more for those left out."""
@@ -96,20 +101,22 @@ class Batches:
         try:
             async with asyncio.timeout(self._limit_s):
                 values = await self._store.get(list(users))
-        except (StoreDown, TimeoutError) as error:
-            self._fail(users.values(), error)
+        except TimeoutError:
+            self._fail(StoreDown(f"no answer inside {self._limit_s:g} s"))
+            return
+        except Exception as error:  # noqa: BLE001 — whatever it is, requests go on without; the log says it
+            self._fail(error)
             return
         self._metrics.observe_batch(self._name, len(users))
         for waiters, value in zip(users.values(), values, strict=True):
             self._tell(waiters, value)
 
-    def _fail(self, asked: Iterable[Sequence[Waiter]], error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         """Nobody waits for a store that is down: neither who was asked for, nor who would have been next."""
-        given_up = isinstance(error, TimeoutError)
-        self._breaker.trip(StoreDown(f"no answer inside {self._limit_s:g} s") if given_up else error)
-        waiting, self._waiting = self._waiting, {}
-        for waiter in (*_all(asked), *_all(waiting.values())):
+        self._breaker.trip(error)
+        for waiter in self._waiters():
             self._finish(waiter, Outcome.FAILED)
+        self._waiting = {}
 
     def _tell(self, waiters: Sequence[Waiter], value: bytes | None) -> None:
         if all(waiter.future.done() for waiter in waiters):
@@ -136,6 +143,9 @@ class Batches:
             self._metrics.observe(found)
             future.set_result(found)
 
+    def _waiters(self) -> list[Waiter]:
+        by_user = (*self._asked.values(), *self._waiting.values())
+        return [waiter for waiters in by_user for waiter in waiters]
 
-def _all(waiting: Iterable[Sequence[Waiter]]) -> list[Waiter]:
-    return [waiter for waiters in waiting for waiter in waiters]
+    def _num_waiting(self) -> int:
+        return sum(not waiter.future.done() for waiter in self._waiters())

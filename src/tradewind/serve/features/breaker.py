@@ -9,6 +9,7 @@ import structlog
 
 from tradewind.serve.features.base import StoreDown
 from tradewind.serve.features.metrics import FeatureMetrics
+from tradewind.spec.secret import masked
 
 FIRST_S, LONGEST_S = 0.1, 5.0
 """Before the first look, and between two at most: each is twice as long after as the one before."""
@@ -41,7 +42,7 @@ class Breaker:
         """The store did not answer."""
         if not self.open:
             self._set(True)
-            log.warning("features are down", why=str(error))
+            log.warning("features are down", why=masked(f"{type(error).__name__}: {error}"))
             self._watching = asyncio.ensure_future(self._watch())
 
     async def close(self) -> None:
@@ -64,10 +65,10 @@ class Breaker:
         try:
             async with asyncio.timeout(CHECK_S):
                 await self._check()
-        except StoreDown as error:
-            return error
         except TimeoutError:
-            return StoreDown(f"it did not answer inside {CHECK_S:g} s")
+            return StoreDown(f"no answer inside {CHECK_S:g} s")
+        except Exception as error:  # noqa: BLE001 — whatever it is, it is not back; the log says it
+            return error
         return None
 
     def _set(self, is_open: bool) -> None:

@@ -31,6 +31,9 @@ class FeatureMetrics:
         self.down = Gauge(
             "tradewind_features_down", "1 while the store is known not to answer.", registry=registry
         )
+        self.waiting = Gauge(
+            "tradewind_features_waiting", "Requests that wait for their user.", registry=registry
+        )
         self.probes = Counter(
             "tradewind_features_probes", "Looks whether the store answers again.", registry=registry
         )

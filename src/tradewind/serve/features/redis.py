@@ -28,6 +28,7 @@ class RedisStore:
         again = Retry(NoBackoff(), 1, supported_errors=(Disconnected,))
         try:
             self._redis = Redis.from_url(url, retry=again, socket_timeout=None, max_connections=2)
+            self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # options that it does not know are found only here
         except (ValueError, TypeError) as error:
             raise SpecError(f"features: store: {masked(url)}: {masked(str(error))}") from None
 
