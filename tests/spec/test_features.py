@@ -10,14 +10,22 @@ def test_a_store_is_a_url_or_a_file() -> None:
     """From YAML as from Python; ten milliseconds and `user:` where nothing is said."""
     spec = decode(EndpointSpec, 'model: m\nfeatures: {store: "redis://h:6379/0"}')
     assert spec.features == FeatureSpec(store="redis://h:6379/0", key="user:{user}", max_ms=10.0)
-    stores = ["rediss://u:p@h/0?ssl_ca_certs=ca.pem", "unix:///run/redis.sock?db=1", "redis://[::1]:1", "a/users.jsonl"]
+    stores = [
+        "rediss://u:p@h/0?ssl_ca_certs=ca.pem",
+        "unix:///run/redis.sock?db=1",
+        "redis://[::1]:1",
+        "a/users.jsonl",
+    ]
     assert [FeatureSpec(store=store).scheme for store in stores] == ["rediss", "unix", "redis", ""]
     assert to_dict(FeatureSpec(store="redis://:s3cret@h"))["store"] == "redis://:s3cret@h", "it is to be used"
 
 
 WRONG = [
     ({"store": ""}, "store: : name a file of JSON lines, or a URL"),
-    ({"store": "http://h/"}, "http://h/: there is no store http://; there are redis://, rediss://, unix:// and files"),
+    (
+        {"store": "http://h/"},
+        "http://h/: there is no store http://; there are redis://, rediss://, unix:// and files",
+    ),
     ({"store": "redis:///0"}, "name the host, as in redis://"),
     ({"store": "unix://"}, "name the socket"),
     ({"store": "redis://h:port"}, "not a URL"),

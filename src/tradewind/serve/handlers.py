@@ -156,9 +156,8 @@ class Handlers:
         prepared, k = recommend.prepare(asked, model.catalogue, self._past(model, fetched))
         wish = self._wish(request, asked, k)
         if fetched is not None:
-            wish = wish._replace(
-                arrived_s=wish.arrived_s + fetched.seconds
-            )  # which it did not wait at our door
+            # For so long it did not wait at our door.
+            wish = wish._replace(arrived_s=wish.arrived_s + fetched.seconds)
         job = enter(self._serving.dispatcher, model.program, prepared, wish)
         outcome = None if fetched is None else fetched.outcome
         return Work(self._serving, model.program, job, partial(self._recommended, model, k, outcome))

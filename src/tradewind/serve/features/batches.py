@@ -116,7 +116,6 @@ class Batches:
         self._breaker.trip(error)
         for waiter in self._waiters():
             self._finish(waiter, Outcome.FAILED)
-        self._waiting = {}
 
     def _tell(self, waiters: Sequence[Waiter], value: bytes | None) -> None:
         if all(waiter.future.done() for waiter in waiters):
