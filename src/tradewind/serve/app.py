@@ -194,7 +194,9 @@ class Exchange:
         )
         response = Response(status, body, media_type, headers, close or replica.draining)
         if replica.watchers:
-            about = () if work is None else (work.program, work.job, result, work.serving.version)
+            about = (
+                () if work is None else (work.program, work.job, result, work.serving.version, work.fetched)
+            )
             finished = Finished(request, self._route, response, now, *about)
             for watcher in replica.watchers:
                 watcher(finished)

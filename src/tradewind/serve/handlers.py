@@ -160,7 +160,7 @@ class Handlers:
             wish = wish._replace(arrived_s=wish.arrived_s + fetched.seconds)
         job = enter(self._serving.dispatcher, model.program, prepared, wish)
         outcome = None if fetched is None else fetched.outcome
-        return Work(self._serving, model.program, job, partial(self._recommended, model, k, outcome))
+        return Work(self._serving, model.program, job, partial(self._recommended, model, k, outcome), fetched)
 
     def _fetch(
         self, model: RecommendModel, request: Request, asked: RecommendRequest, user: str

@@ -22,6 +22,8 @@ class Work(NamedTuple):
     program: str
     job: Job
     render: Callable[[Result], Response]
+    fetched: Fetched | None = None
+    """What came of fetching its user, where it names one."""
 
 
 class Fetch(NamedTuple):

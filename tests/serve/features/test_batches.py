@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from tests.serve.features.scripted import Pauses, ScriptedStore, samples
 from tradewind.serve.features import Fetched, Outcome, encode
 from tradewind.serve.features.base import StoreDown
-from tradewind.serve.features.batches import MAX_USERS, Batches
+from tradewind.serve.features.batches import MAX_USERS, SLICE, Batches
 from tradewind.serve.features.breaker import Breaker
 from tradewind.serve.features.metrics import FeatureMetrics
 
@@ -84,6 +84,26 @@ def test_a_round_trip_is_bounded():
             await made.answer(*[None] * size)
         assert [len(users) for users in made.store.users] == [MAX_USERS, MAX_USERS, 1]
         assert {(await future).outcome for future in futures} == {Outcome.MISSING}
+
+    gathered(use)
+
+
+def test_others_are_heard_between_those_who_are_told():
+    """A large round trip ends in slices, each of which leads to work."""
+
+    async def use(made: Gathered) -> None:
+        futures = [made.fetch(str(n)) for n in range(3 * SLICE)]
+        counts: list[int] = []
+
+        def look() -> None:
+            counts.append(sum(future.done() for future in futures))
+            if not all(future.done() for future in futures):
+                asyncio.get_running_loop().call_soon(look)
+
+        look()
+        await made.answer(*[None] * len(futures))
+        await asyncio.wait(futures)
+        assert {SLICE, 2 * SLICE, 3 * SLICE} <= set(counts)
 
     gathered(use)
 

@@ -20,6 +20,7 @@ from tradewind.serve.http import Pending, Request, Response
 from tradewind.serve.jobs import Job, Result, Tensor
 from tradewind.serve.quota import Allowance, Quota
 from tradewind.serve.replica import Replica
+from tradewind.serve.watch import Finished
 from tradewind.serve.wire import Description
 from tradewind.spec import EndpointSpec
 
@@ -65,7 +66,7 @@ class Asked:
         return self.app.answer(request)
 
     def fetched(self, outcome: Outcome = Outcome.HIT, *history: str, seconds: float = 0.0) -> Fetched:
-        return Fetched(outcome, decode(encode(history)), seconds)
+        return Fetched(outcome, decode(encode(history)), seconds, time.monotonic() - seconds)
 
     def go_on(self, pending: Response | Pending, fetched: Fetched) -> Response | Pending:
         """What the connection does once the features are there."""
@@ -95,7 +96,8 @@ def test_a_request_is_queued_once_its_user_is_there():
     """Not before; the answer says what came of it."""
 
     async def use() -> None:
-        asked = Asked(replica())
+        asked, finished = Asked(replica()), list[Finished]()
+        asked.replica.watchers.append(finished.append)
         pending = asked.ask(history=["b"])
         assert asked.replica.in_flight == 0
         queued = asked.go_on(pending, asked.fetched(Outcome.HIT, "a", "gone"))
@@ -107,6 +109,7 @@ def test_a_request_is_queued_once_its_user_is_there():
         assert isinstance(response, Response)
         assert (response.status, dict(response.headers)["x-features"]) == (200, "hit")
         assert asked.quota.in_flight == 0
+        assert [f.fetched and f.fetched.outcome for f in finished] == [Outcome.HIT]
 
     answered(use)
 

@@ -39,11 +39,12 @@ class Stored(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What came of a fetch, and how long it took."""
+    """What came of a fetch, and how long that took from `asked_s` on, on the monotonic clock: 0 where nobody waited."""
 
     outcome: Outcome
     stored: Stored | None = None
     seconds: float = 0.0
+    asked_s: float = 0.0
 
 
 class Source(Protocol):

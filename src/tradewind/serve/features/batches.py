@@ -13,6 +13,9 @@ from tradewind.serve.features.metrics import FeatureMetrics
 MAX_USERS = 256
 """In one round trip: a longer one would hold up what comes behind it, here and in the store."""
 
+SLICE = 16
+"""Users that are told at once: the requests that go on with that are work, and others want to be heard in between."""
+
 
 class Waiter(NamedTuple):
     """Who asked for a user, and when."""
@@ -108,8 +111,10 @@ class Batches:
             self._fail(error)
             return
         self._metrics.observe_batch(self._name, len(users))
-        for waiters, value in zip(users.values(), values, strict=True):
+        for number, (waiters, value) in enumerate(zip(users.values(), values, strict=True), 1):
             self._tell(waiters, value)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
 
     def _fail(self, error: Exception) -> None:
         """Nobody waits for a store that is down: neither who was asked for, nor who would have been next."""
@@ -138,7 +143,7 @@ class Batches:
         self, future: asyncio.Future[Fetched], asked_s: float, outcome: Outcome, stored: Stored | None = None
     ) -> None:
         if not future.done():
-            found = Fetched(outcome, stored, self._clock() - asked_s)
+            found = Fetched(outcome, stored, self._clock() - asked_s, asked_s)
             self._metrics.observe(found)
             future.set_result(found)
 
