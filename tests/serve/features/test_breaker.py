@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from tests.serve.features.scripted import Pauses, ScriptedStore, samples
 from tradewind.serve.features import breaker as breakers
 from tradewind.serve.features.base import StoreDown
-from tradewind.serve.features.breaker import FIRST_S, LONGEST_S, Breaker, pauses_s
+from tradewind.serve.features.breaker import CALM_S, FIRST_S, LONGEST_S, Breaker, pauses_s
 from tradewind.serve.features.metrics import FeatureMetrics
 
 
@@ -19,7 +19,10 @@ class Watched:
 
     def __init__(self) -> None:
         self.store, self.pauses, self.registry = ScriptedStore(), Pauses(), CollectorRegistry()
-        self.breaker = Breaker(self.store.check, FeatureMetrics(self.registry), self.pauses)
+        self.now = 0.0
+        self.breaker = Breaker(
+            self.store.check, FeatureMetrics(self.registry), self.pauses, clock=lambda: self.now
+        )
 
     @property
     def down(self) -> float:
@@ -58,6 +61,24 @@ def test_it_looks_by_itself_until_the_store_is_back():
         assert [line["event"] for line in lines] == ["features are down", "features are back"]
         assert lines[0]["why"] == "StoreDown: refused"
         assert watched.pauses.begun.empty()
+        await watched.breaker.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("calm_s", "begins_anew"), [(CALM_S - 1, False), (CALM_S + 1, True)])
+def test_a_store_that_fails_again_soon_is_looked_at_less_and_less(calm_s, begins_anew):
+    """One that answers every look, and then nothing else, is not back and gone ten times a second."""
+
+    async def scenario() -> None:
+        watched = Watched()
+        for _ in range(5):
+            watched.breaker.trip(StoreDown("again"))
+            (await watched.pauses.begun.get()).set_result(None)
+            while watched.breaker.open:
+                await asyncio.sleep(0)
+            watched.now += calm_s
+        assert (watched.pauses.seconds[4] <= FIRST_S) is begins_anew
         await watched.breaker.close()
 
     asyncio.run(scenario())

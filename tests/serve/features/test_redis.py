@@ -93,6 +93,23 @@ def test_a_server_that_is_gone_says_so_and_may_come_back():
         with_store(server.url, use)
 
 
+def test_a_server_that_answers_but_not_this_is_not_there():
+    """Keys that may not be read are not found out one request at a time."""
+    with redis_server(PASSWORD) as server:
+        server.run("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", "~other:*", "+@all")
+
+        async def use(store: RedisStore) -> None:
+            with pytest.raises(StoreDown, match="NoPermissionError"):
+                await store.check()
+
+        async def good(store: RedisStore) -> None:
+            await store.check()
+
+        url = server.url.replace("redis://:", "redis://reader:")
+        with_store(url, use)
+        with_store(url, good, "other:{user}")
+
+
 def test_a_password_is_taken_from_the_url_and_shown_to_nobody():
     """Nor is a wrong one."""
     with redis_server(PASSWORD) as server:

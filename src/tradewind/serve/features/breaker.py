@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
@@ -13,6 +15,8 @@ from tradewind.spec.secret import masked
 
 FIRST_S, LONGEST_S = 0.1, 5.0
 """Before the first look, and between two at most: each is twice as long after as the one before."""
+CALM_S = 30.0
+"""For which a store must have been back before its next failure is a new one, and not the old one again."""
 CHECK_S = 1.0
 """For which a look may take."""
 
@@ -24,12 +28,19 @@ class Breaker:
     """Open while the store is down: then nobody asks it but one task in the background."""
 
     def __init__(
-        self, check: Callable[[], Awaitable[None]], metrics: FeatureMetrics, sleep: Sleep = asyncio.sleep
+        self,
+        check: Callable[[], Awaitable[None]],
+        metrics: FeatureMetrics,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.open = False
         self._check = check
         self._metrics = metrics
         self._sleep = sleep
+        self._clock = clock
+        self._back_s = -math.inf
+        self._pauses = pauses_s()
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -41,6 +52,8 @@ class Breaker:
     def trip(self, error: Exception) -> None:
         """The store did not answer."""
         if not self.open:
+            if self._clock() - self._back_s > CALM_S:
+                self._pauses = pauses_s()
             self._set(True)
             log.warning("features are down", why=masked(f"{type(error).__name__}: {error}"))
             self._watching = asyncio.ensure_future(self._watch())
@@ -53,12 +66,13 @@ class Breaker:
                 await self._watching
 
     async def _watch(self) -> None:
-        for pause_s in pauses_s():
+        for pause_s in self._pauses:
             await self._sleep(pause_s)
             self._metrics.probes.inc()
             if await self._look() is None:
                 break
         self._set(False)
+        self._back_s = self._clock()
         log.info("features are back")
 
     async def _look(self) -> Exception | None:

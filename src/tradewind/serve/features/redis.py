@@ -17,6 +17,8 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("features in Redis need its client: pip install 'tradewind[redis]'") from error
 
 USER = "{user}"
+NOBODY = ("", "nobody")
+"""Asked for to see whether anybody could be: where keys may not be read, or not together, a PING is answered."""
 
 
 class RedisStore:
@@ -41,10 +43,7 @@ class RedisStore:
         return cast("list[bytes | None]", found)  # no text, unless the URL asks for it
 
     async def check(self) -> None:
-        try:
-            await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise StoreDown(_why(error)) from None
+        await self.get(NOBODY)
 
     async def close(self) -> None:
         await self._redis.aclose()
