@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FRONT := $(VENV)/.compiled
-EXTRAS := train,serve,client,postgres,s3,console,k8s,ray,ops,dev
+EXTRAS := train,serve,client,postgres,redis,s3,console,k8s,ray,ops,dev
 
 .PHONY: help setup demo test lint bench clean
 

@@ -4,6 +4,7 @@ from tradewind.serve import compiled
 
 pytest_plugins = [
     "tests.services.postgres",
+    "tests.services.redis",
     "tests.services.s3",
     "tests.services.kubernetes",
     "tests.services.crds",

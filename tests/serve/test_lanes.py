@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.serve.simulated import VirtualLoop
 from tradewind.serve.caller import Caller
 from tradewind.serve.jobs import Job, Prepared
-from tradewind.serve.lanes import Instant, Lane, Level
+from tradewind.serve.lanes import SPARE_SHARE, Instant, Lane, Level
 from tradewind.serve.profile import Profile
 
 
@@ -89,3 +89,20 @@ def test_what_is_overdue_is_found_wherever_it_stands(asked, now):
         assert made.overdue(float(now)) == [one for one in everything if one.last_start_s < now]
 
     in_loop(scenario)
+
+
+def test_a_request_must_be_there_in_time_for_the_cheapest_level_that_it_accepts():
+    """Less what writing takes, and less what is kept of its budget where it accepts the answer without a worker."""
+    made = Lane(
+        "m",
+        [Level("best", "p0", Profile({1: 4.0})), Level("next", "p1", Profile({1: 1.0}))],
+        instant=Instant("list", lambda prepared: {}),
+    )
+    best_s, next_s = (level.profile.bound_s(1) for level in made.levels)
+    assert best_s > next_s > 0
+    made.writing.observe(0.5)
+    writing_s = made.writing.bound_s
+    assert writing_s > 0
+    assert made.last_entry_s(100.0, 80.0, 0) == 100.0 - writing_s - best_s
+    assert made.last_entry_s(100.0, 80.0, 1) == 100.0 - writing_s - next_s
+    assert made.last_entry_s(100.0, 80.0, 2) == 100.0 - writing_s - SPARE_SHARE * 20.0 - next_s

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.serve.conftest import running
 from tests.services.otlp import otlp_receiver
 from tradewind.serve import tracing
+from tradewind.serve.features import Fetched, Outcome
 from tradewind.serve.http import Request, Response
 from tradewind.serve.jobs import Job, Prepared, Result
 from tradewind.serve.tracing import Tracer, from_environment
@@ -72,6 +73,20 @@ def test_a_request_has_a_queue_and_a_batch_whose_model_span_it_links() -> None:
     assert model.context.trace_id != top.context.trace_id
     assert top.attributes["http.response.status_code"] == 200
     assert top.attributes["tradewind.request_id"] == "r1"
+
+
+def test_waiting_for_features_is_a_span_before_the_queue() -> None:
+    """And what came of it an attribute of the request's; where nobody waited there is the attribute alone."""
+    fetched = Fetched(Outcome.LATE, None, 0.0625, 10.03125)
+    by_name = {span.name: span for span in spans(finished(10.125)._replace(fetched=fetched))}
+    top, features = by_name["POST /v1/recommend"], by_name["features"]
+    assert features.parent.span_id == top.context.span_id
+    assert round(seconds(features), 6) == 0.0625
+    assert (features.start_time - top.start_time) / 1e9 == pytest.approx(0.03125, abs=1e-3)
+    assert top.attributes["tradewind.features"] == "late"
+    found = spans(finished(10.125)._replace(fetched=Fetched(Outcome.DOWN)))
+    assert "features" not in {span.name for span in found}
+    assert {span.attributes.get("tradewind.features") for span in found} == {None, "down"}
 
 
 def test_requests_of_one_batch_share_its_model_span() -> None:

@@ -9,7 +9,7 @@ from tradewind.cli.output import emit
 if TYPE_CHECKING:
     from tradewind.serve.edge import Edge
     from tradewind.serve.replica import Replica
-    from tradewind.spec import TLS
+    from tradewind.spec import TLS, EndpointSpec
 
 
 def serve(
@@ -97,7 +97,7 @@ def serve(
     with open_store() as store:
         if dry_run:
             found = locate(spec.model, lambda: store)
-            emit({"spec": spec, "path": str(found.path), "version": found.version}, output)
+            emit({"spec": _shown(spec), "path": str(found.path), "version": found.version}, output)
             return
 
         def announce(edge: "Edge", replica: "Replica") -> None:
@@ -106,6 +106,14 @@ def serve(
             sys.stdout.flush()
 
         serve_endpoint(spec, store, access_log=access_log, on_ready=announce)
+
+
+def _shown(spec: "EndpointSpec") -> dict[str, object]:
+    """The spec, without what is secret in it."""
+    from tradewind.spec import to_dict
+
+    features = {} if spec.features is None else {"features": spec.features.shown()}
+    return to_dict(spec) | features
 
 
 def _tls(cert: str | None, key: str | None, client_ca: str | None) -> "TLS | None":

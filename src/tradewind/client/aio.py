@@ -57,8 +57,9 @@ class AsyncClient:
 
     async def recommend(
         self,
-        history: Sequence[Any],
+        history: Sequence[Any] | None = None,
         *,
+        user_id: str | int | None = None,
         k: int | None = None,
         user: Mapping[str, float] | None = None,
         exclude_seen: bool = True,
@@ -72,9 +73,10 @@ class AsyncClient:
     ) -> Recommendation:
         """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating.
 
+        With `user_id`, the server puts what it has stored of that user before it; it may be left out then.
         `filter` says what the items must be: a `tradewind.retrieve.Filter`, or mappings and lists like its JSON.
         """
-        body = calls.recommend_body(history, k, user, exclude_seen, now, filter)
+        body = calls.recommend_body(history, k, user, exclude_seen, now, filter, user_id)
         merged = self._merged(tenant, priority, headers) | {"content-type": "application/json"}
         call = calls.make("POST", "/v1/recommend", [body], headers=merged, request_id=request_id)
         answer, endpoint = await self._sender.call(call, self._deadline_s(deadline_ms))

@@ -97,15 +97,17 @@ def make(
 
 
 def recommend_body(
-    history: Sequence[Any],
+    history: Sequence[Any] | None,
     k: int | None,
     user: Mapping[str, float] | None,
     exclude_seen: bool,
     now: float | None,
     filter: object = None,
+    user_id: str | int | None = None,
 ) -> bytes:
     """The body of `POST /v1/recommend`; what is left to the server is left out."""
-    body: dict[str, Any] = {"history": list(history)}
+    body: dict[str, Any] = {"history": list(history)} if history is not None else {}
+    body |= {"user_id": user_id} if user_id is not None else {}
     body |= {"k": k} if k is not None else {}
     body |= {"user": dict(user)} if user else {}
     body |= {} if exclude_seen else {"exclude_seen": False}

@@ -57,8 +57,9 @@ class Client:
 
     def recommend(
         self,
-        history: Sequence[Any],
+        history: Sequence[Any] | None = None,
         *,
+        user_id: str | int | None = None,
         k: int | None = None,
         user: Mapping[str, float] | None = None,
         exclude_seen: bool = True,
@@ -72,11 +73,12 @@ class Client:
     ) -> Recommendation:
         """Items for a user's history: ids oldest first, or mappings with item, timestamp and rating.
 
+        With `user_id`, the server puts what it has stored of that user before it; it may be left out then.
         `filter` says what the items must be: a `tradewind.retrieve.Filter`, or mappings and lists like its JSON.
         """
         return self._wait(
             self._client.recommend(
-                history, k=k, user=user, exclude_seen=exclude_seen, now=now, filter=filter,
+                history, user_id=user_id, k=k, user=user, exclude_seen=exclude_seen, now=now, filter=filter,
                 deadline_ms=deadline_ms, tenant=tenant, priority=priority, request_id=request_id, headers=headers,
             )
         )  # fmt: skip

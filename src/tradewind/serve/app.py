@@ -6,18 +6,20 @@ import secrets
 import time
 from asyncio import Future
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from tradewind import names
 from tradewind.serve.encoding import encoded
 from tradewind.serve.errors import RequestError
+from tradewind.serve.features import Fetched
 from tradewind.serve.gate import Gate
 from tradewind.serve.handlers import Handlers
 from tradewind.serve.http import Pending, Request, Response, Turn, failure
 from tradewind.serve.jobs import Result
 from tradewind.serve.replica import Replica
-from tradewind.serve.routes import Route, Routes, Work
+from tradewind.serve.routes import Fetch, Route, Routes, Work
 from tradewind.serve.watch import Finished
 
 ACCEPT_ENCODING = b"accept-encoding"
@@ -76,10 +78,23 @@ class App:
         exchange = Exchange(
             self._replica, route.name, request, self._request_id(request), self._serving.version
         )
-        if isinstance(answer, Response):
-            return exchange.done(answer)
-        exchange.work = answer
-        return Pending(answer.job.future, exchange.respond, exchange.leave)
+        if isinstance(answer, Work):
+            return exchange.begin(answer)
+        if isinstance(answer, Fetch):
+            return Pending(answer.future, partial(self._fetched, exchange, answer), answer.future.cancel)
+        return exchange.done(answer)
+
+    def _fetched(self, exchange: "Exchange", fetch: Fetch, future: "Future[Fetched]") -> Response | Pending:
+        """Queue a request that waited for its user, at the version that serves by now."""
+        if future.cancelled():
+            return exchange.end(Response(CLIENT_LEFT, b""))
+        try:
+            route = self._find(exchange.request)
+            exchange.version = self._serving.version
+            work = route.go_on(exchange.request, fetch)
+        except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
+            return exchange.end(_failed(error))
+        return exchange.begin(work)
 
     def unread(self, response: Response) -> None:
         """Count an answer to a request that could not be read."""
@@ -97,7 +112,7 @@ class App:
             self._serving, self._routes = self._replica.serving, self._routes_of(self._replica)
         return self._routes.find(request)
 
-    def _handle(self, route: Route, request: Request) -> Response | Work:
+    def _handle(self, route: Route, request: Request) -> Response | Work | Fetch:
         quota = request.quota
         if quota is not None:
             quota.check_size(request.num_bytes)
@@ -106,7 +121,7 @@ class App:
         try:
             answer = route.handle(request)
         finally:
-            if quota is not None and not isinstance(answer, Work):
+            if quota is not None and not isinstance(answer, (Work, Fetch)):
                 quota.leave()
         return answer
 
@@ -120,15 +135,20 @@ class App:
 class Exchange:
     """A request on its way to its answer; `work` is what it waits for, where it waits."""
 
-    __slots__ = ("_replica", "_request", "_request_id", "_route", "_version", "work")
+    __slots__ = ("_replica", "_request_id", "_route", "request", "version", "work")
 
     def __init__(self, replica: Replica, route: str, request: Request, request_id: str, version: str) -> None:
         self._replica = replica
         self._route = route
-        self._request = request
+        self.request = request
         self._request_id = request_id
-        self._version = version
+        self.version = version
         self.work: Work | None = None
+
+    def begin(self, work: Work) -> Pending:
+        """Wait for what the dispatcher has in hand now."""
+        self.work = work
+        return Pending(work.job.future, self.respond, self.leave)
 
     def leave(self) -> None:
         """The client has left: give its place up."""
@@ -150,13 +170,17 @@ class Exchange:
                 response = self.work.render(result)
             except Exception as error:  # noqa: BLE001 — a bug of ours is logged and answered there
                 response = _failed(error)
-        if self._request.quota is not None:
-            self._request.quota.leave()
+        return self.end(response, result)
+
+    def end(self, response: Response, result: Result | None = None) -> Response:
+        """Count a request out that had waited, and be done with it."""
+        if self.request.quota is not None:
+            self.request.quota.leave()
         return self.done(response, result)
 
     def done(self, response: Response, result: Result | None = None) -> Response:
         """Count, time, log and tell of an answer; return it with the headers that all have."""
-        request, work, replica = self._request, self.work, self._replica
+        request, work, replica = self.request, self.work, self._replica
         if ACCEPT_ENCODING in request.headers:
             response = encoded(request, response)
         now = time.monotonic()
@@ -166,11 +190,13 @@ class Exchange:
         headers = (
             *headers,
             (names.HEADER_REQUEST_ID, self._request_id),
-            (names.HEADER_VERSION, self._version),
+            (names.HEADER_VERSION, self.version),
         )
         response = Response(status, body, media_type, headers, close or replica.draining)
         if replica.watchers:
-            about = () if work is None else (work.program, work.job, result, work.serving.version)
+            about = (
+                () if work is None else (work.program, work.job, result, work.serving.version, work.fetched)
+            )
             finished = Finished(request, self._route, response, now, *about)
             for watcher in replica.watchers:
                 watcher(finished)

@@ -82,6 +82,15 @@ class Catalogue:
         found = [known.get(item) for item in items]
         return [self.position(items[i]) if at is None else at for i, at in enumerate(found)]
 
+    def known(self, items: Sequence[str | int]) -> list[int]:
+        """Return the positions of items, 0 for those that the model does not know."""
+        known = self._positions
+        return [known.get(item) or known.get(str(item), 0) for item in items]
+
+    def now_s(self) -> int:
+        """Return the time, in unix seconds."""
+        return int(self._clock())
+
     def check_position(self, position: int) -> int:
         """Return `position` when it names an item. Raises RequestError (400) otherwise."""
         if not 0 < position < len(self.items):
@@ -111,7 +120,7 @@ class Catalogue:
         Everything in the history is left out of the answer when `exclude_seen`, also what was cut. Only
         items that the filter `wanted` holds are in it: its JSON, as `filters.check` returned it.
         """
-        at = int(self._clock()) if now is None else now
+        at = self.now_s() if now is None else now
         length = max(1, min(len(positions), self._max_history))
         values = array("q", positions[-length:] or [0])
         times = array("q", timestamps[-length:] if timestamps else [at] * len(values))

@@ -21,6 +21,19 @@ class Wish(NamedTuple):
     k: int | None = None
 
 
+def wait_until_s(dispatcher: Dispatcher, program: str, wish: Wish) -> float:
+    """Return until when a request may wait for something else before it enters; the past where there is no time.
+
+    Raises RequestError (400) for a level that there is not.
+    """
+    lane, now = dispatcher.lane(program), time.monotonic()
+    _, arrived_s, deadline_s, min_level, k = wish
+    floor = lane.floor(floor_of(min_level, lane.level_names), k)
+    if waited_too_long(now - arrived_s, deadline_s - arrived_s):
+        return arrived_s
+    return lane.last_entry_s(deadline_s, now, floor)
+
+
 def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) -> Job:
     """Queue a request, or answer it at once where it came too late for the queue.
 

@@ -14,17 +14,20 @@ from tradewind.serve.admission import waited_too_long
 from tradewind.serve.body import CONTENT_ENCODING, plain_body
 from tradewind.serve.caller import Caller, Claim, Stated
 from tradewind.serve.deadline import budget_s
-from tradewind.serve.entry import Wish, enter
+from tradewind.serve.entry import Wish, enter, wait_until_s
 from tradewind.serve.errors import RequestError
+from tradewind.serve.features import Fetched, Outcome
+from tradewind.serve.features.past import Past, past_of
 from tradewind.serve.forms import Forms
 from tradewind.serve.http import JSON, Request, Response, Turn, json_response
 from tradewind.serve.http.message import Headers
 from tradewind.serve.jobs import Job, Prepared, Result
 from tradewind.serve.openapi import describe
 from tradewind.serve.protocols import about, recommend, v2
+from tradewind.serve.protocols.recommend import RecommendRequest
 from tradewind.serve.recommender import RecommendModel
 from tradewind.serve.replica import Replica
-from tradewind.serve.routes import Route, Routes, Work
+from tradewind.serve.routes import Fetch, Route, Routes, Work
 from tradewind.serve.served import ServedModel
 
 BINARY = "application/octet-stream"
@@ -66,7 +69,12 @@ class Handlers:
         if serving.recommender is not None:
             model = serving.recommender
             routes["/v1/recommend"] = Route(
-                "recommend", "POST", partial(self.recommend, model), partial(self.no_time, model), self.turn
+                "recommend",
+                "POST",
+                partial(self.recommend, model),
+                partial(self.no_time, model),
+                self.turn,
+                partial(self.recommend_fetched, model),
             )
         return Routes(routes, serving.models, serving.version)
 
@@ -127,15 +135,60 @@ class Handlers:
         wish = Wish(caller, request.arrived_s, deadline_s, level, model.k_of(parameters))
         return enter(self._serving.dispatcher, model.program, prepared, wish)
 
-    def recommend(self, model: RecommendModel, request: Request) -> Work:
-        """Recommend items for a user's history."""
-        body = plain_body(request, self._replica.max_bytes)
-        prepared, k, min_level = recommend.parse(body, model.catalogue)
-        claim = request.claim or self._claim(request)
-        level = _min_level(request, min_level)
-        wish = Wish(claim.caller, request.arrived_s, claim.deadline_s, level, k)
+    def recommend(self, model: RecommendModel, request: Request) -> Work | Fetch:
+        """Recommend items for a user's history, or have what is stored of the user fetched first."""
+        asked = recommend.read(plain_body(request, self._replica.max_bytes))
+        if asked.user_id is not msgspec.UNSET:
+            return self._fetch(model, request, asked, str(asked.user_id))
+        return self._recommend(model, request, asked)
+
+    def recommend_fetched(self, model: RecommendModel, request: Request, fetch: Fetch) -> Work:
+        """Recommend items for what was fetched of a user, and what the request adds."""
+        return self._recommend(model, request, fetch.asked, fetch.future.result())
+
+    def _recommend(
+        self,
+        model: RecommendModel,
+        request: Request,
+        asked: RecommendRequest,
+        fetched: Fetched | None = None,
+    ) -> Work:
+        prepared, k = recommend.prepare(asked, model.catalogue, self._past(model, fetched))
+        wish = self._wish(request, asked, k)
+        if fetched is not None:
+            # For so long it did not wait at our door.
+            wish = wish._replace(arrived_s=wish.arrived_s + fetched.seconds)
         job = enter(self._serving.dispatcher, model.program, prepared, wish)
-        return Work(self._serving, model.program, job, partial(self._recommended, model, k))
+        outcome = None if fetched is None else fetched.outcome
+        return Work(self._serving, model.program, job, partial(self._recommended, model, k, outcome), fetched)
+
+    def _fetch(
+        self, model: RecommendModel, request: Request, asked: RecommendRequest, user: str
+    ) -> Work | Fetch:
+        features = self._replica.features
+        if features is None:
+            raise RequestError(
+                400, "user_id: this endpoint has no feature store (`features` of its file); send `history`"
+            )
+        wish = self._wish(request, asked, recommend.k_of(asked, model.catalogue))
+        until_s = wait_until_s(self._serving.dispatcher, model.program, wish)
+        found = features.fetch(user, until_s)
+        if isinstance(found, Fetched):
+            return self._recommend(model, request, asked, found)
+        return Fetch(found, asked)
+
+    def _past(self, model: RecommendModel, fetched: Fetched | None) -> Past | None:
+        if fetched is None or fetched.stored is None:
+            return None
+        past, unknown = past_of(fetched.stored, model.catalogue)
+        if self._replica.features is not None:
+            self._replica.features.metrics.observe_dropped(unknown)
+        return past
+
+    def _wish(self, request: Request, asked: RecommendRequest, k: int) -> Wish:
+        claim = request.claim or self._claim(request)
+        level = _min_level(request, asked.min_level)
+        return Wish(claim.caller, request.arrived_s, claim.deadline_s, level, k)
 
     def _inferred(self, model: ServedModel, asked: v2.InferRequest, result: Result) -> Response:
         values = model.finish(result.tensors, asked.parameters)
@@ -145,9 +198,14 @@ class Handlers:
             return Response(200, answer.body, JSON, level)
         return Response(200, answer.body, BINARY, ((v2.HEADER_LENGTH, str(answer.header_length)), *level))
 
-    def _recommended(self, model: RecommendModel, k: int, result: Result) -> Response:
+    def _recommended(
+        self, model: RecommendModel, k: int, outcome: Outcome | None, result: Result
+    ) -> Response:
         answer = recommend.render(self._serving.label, k, result.tensors, model.catalogue, result.level)
-        return json_response(answer, headers=self.level(model, result))
+        headers = self.level(model, result)
+        if outcome is not None:
+            headers = (*headers, (names.HEADER_FEATURES, outcome))
+        return json_response(answer, headers=headers)
 
     def level(self, model: ServedModel, result: Result) -> Headers:
         """Return the header that names an answer's quality level, where the model has several."""

@@ -74,6 +74,13 @@ class Lane:
         """Return how much of a budget is kept for an answer without a worker, where there may be one."""
         return SPARE_SHARE * budget_s if self.instant else 0.0
 
+    def last_entry_s(self, deadline_s: float, now: float, floor: int) -> float:
+        """Return when a request must be in the queue, at the latest, for the cheapest level that it accepts."""
+        due_s = deadline_s - self.writing.bound_s
+        if floor >= len(self.levels):
+            due_s -= self.kept_s(deadline_s - now)
+        return due_s - self._profiles[floor].bound_s(1)
+
     def floor(self, accepted: int | None, k: int | None) -> int:
         """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""
         last = len(self.levels) - 1

@@ -8,6 +8,7 @@ import msgspec
 import tradewind
 from tradewind import names
 from tradewind.retrieve import Filter
+from tradewind.serve.features import Outcome
 from tradewind.serve.protocols import about, recommend, v2
 
 REF = "#/components/schemas/{name}"
@@ -45,7 +46,7 @@ def describe(models: Sequence[str], version: str, recommends: bool) -> Schema:
         types += [recommend.RecommendRequest, recommend.RecommendResponse]
     components = _components(types)
     if recommends:
-        components |= _filters(components)
+        components |= _request(components)
     paths: Schema = {
         "/v2/health/live": _get("live", "Is the server process alive?", "Live"),
         "/v2/health/ready": _get("ready", "Can the server answer requests?", "Ready", ["503"]),
@@ -71,12 +72,16 @@ def _components(types: Sequence[Any]) -> Schema:
     return msgspec.json.schema_components(types, ref_template=REF)[1]
 
 
-def _filters(components: Schema) -> Schema:
-    """Return the request with a filter's schema in it, and what that refers to: the body is read in two steps."""
+def _request(components: Schema) -> Schema:
+    """Return the request with what its struct cannot say, and what that refers to.
+
+    A filter's schema, as the body is read in two steps, and that it needs a history or a user.
+    """
     (anyone,), nodes = msgspec.json.schema_components([Filter], ref_template=REF)
     request = components["RecommendRequest"]
     properties = request["properties"] | {"filter": {"anyOf": [_ref("Filter"), {"type": "null"}]}}
-    return nodes | {"Filter": anyone, "RecommendRequest": request | {"properties": properties}}
+    needed = {"anyOf": [{"required": ["history"]}, {"required": ["user_id"]}]}
+    return nodes | {"Filter": anyone, "RecommendRequest": request | {"properties": properties} | needed}
 
 
 def _model_paths(path: str, suffix: str, models: Sequence[str], version: str) -> Schema:
@@ -115,6 +120,10 @@ def _infer(operation: str) -> Schema:
 
 
 def _recommend() -> Schema:
+    outcome = {
+        "schema": {"type": "string", "enum": [str(outcome) for outcome in Outcome]},
+        "description": "What came of fetching what is stored of `user_id`; absent without it.",
+    }
     return {
         "operationId": "recommend",
         "summary": "Recommend items to a user with this history.",
@@ -123,6 +132,7 @@ def _recommend() -> Schema:
         "responses": {
             "200": {
                 "description": "Items, best first.",
+                "headers": {names.HEADER_FEATURES: outcome},
                 "content": {JSON: {"schema": _ref("RecommendResponse")}},
             },
             **_failures({code: why for code, why in REFUSALS.items() if code != "404"}),

@@ -9,6 +9,7 @@ from tradewind.errors import TradewindError
 from tradewind.serve.accesslog import AccessLog
 from tradewind.serve.caller import Callers
 from tradewind.serve.execution import WorkerOptions
+from tradewind.serve.features.open import FeatureStore
 from tradewind.serve.gpu_metrics import register_gpus
 from tradewind.serve.http import Response
 from tradewind.serve.metrics import Metrics
@@ -41,6 +42,8 @@ class Replica:
         self.callers = Callers(classes, spec.default_class, spec.tenants)
         self.metrics = Metrics(slo_s, classes)
         self.terms = Terms(tuple(c.share for c in spec.classes), slo_s, self.callers.weight)
+        self.features = None if spec.features is None else FeatureStore(spec.features, self.metrics.registry)
+        """What is known of users, whatever the version."""
         self._setup = Setup(spec, num_spares, self.metrics, self.terms)
         self.serving = Serving(self._setup, options, version)
         """The version that answers what comes now; whoever takes a request keeps to the one of that moment."""
@@ -58,6 +61,8 @@ class Replica:
     async def start(self) -> None:
         """Load the model in its worker. Raises TradewindError when it cannot be loaded."""
         await self.serving.start()
+        if self.features is not None:
+            await self.features.start()
 
     async def load(self, options: WorkerOptions, version: str) -> Serving:
         """Load and warm up a version beside the one that serves: all its workers, and the spares.
@@ -85,6 +90,8 @@ class Replica:
 
     async def close(self) -> None:
         """Stop every worker."""
+        if self.features is not None:
+            await self.features.close()
         for task in self._ending.values():
             task.cancel()
         await asyncio.gather(*self._ending.values(), return_exceptions=True)

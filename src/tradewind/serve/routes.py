@@ -1,12 +1,15 @@
 """Which handler answers a path."""
 
+from asyncio import Future
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
 from tradewind.serve.errors import RequestError
+from tradewind.serve.features import Fetched
 from tradewind.serve.http import Request, Response, Turn, failure
 from tradewind.serve.jobs import Job, Result
+from tradewind.serve.protocols.recommend import RecommendRequest
 from tradewind.serve.protocols.unsupported import unsupported_path
 from tradewind.serve.serving import Serving
 
@@ -19,9 +22,18 @@ class Work(NamedTuple):
     program: str
     job: Job
     render: Callable[[Result], Response]
+    fetched: Fetched | None = None
+    """What came of fetching its user, where it names one."""
 
 
-Handler = Callable[[Request], Response | Work]
+class Fetch(NamedTuple):
+    """A request that waits for what is stored of its user, with no version: its route's `go_on` queues it then."""
+
+    future: "Future[Fetched]"
+    asked: RecommendRequest
+
+
+Handler = Callable[[Request], Response | Work | Fetch]
 
 
 class Route(NamedTuple):
@@ -34,6 +46,8 @@ class Route(NamedTuple):
     """Asked first, and cheap: whether to turn the request away unread."""
     turn: Callable[[Request], Turn | None] = lambda request: None
     """Asked before that, of every request: before whom it is looked at; None where it takes no time."""
+    go_on: Callable[[Request, Fetch], Work] = lambda request, fetch: _gone()
+    """Queues a request that `handle` had wait, once its `Fetch` is there; maybe at another version than that was of."""
 
 
 class Routes:
@@ -78,6 +92,10 @@ class Routes:
             if parts[4:5] == ["versions"] and parts[5:6] != [self._version]:
                 return f"unknown version {''.join(parts[5:6])[:80]!r} of {name!r}; it is {self._version}"
         return "there is nothing here; /openapi.json lists what there is"
+
+
+def _gone() -> NoReturn:
+    raise RequestError(404, "there is nothing here any more; /openapi.json lists what there is")
 
 
 def _not_allowed(request: Request, route: Route) -> Response:

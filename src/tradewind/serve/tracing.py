@@ -1,8 +1,9 @@
 """OpenTelemetry spans of requests, made from their timings once they are answered.
 
-A request's span has two children: `queue`, and `batch` from when its batch began to when it was back. Every batch is
-one `model` span in a trace of its own, linked with the `batch` spans of all its requests. Off unless the standard
-variables name an OTLP endpoint, and then nothing is done before the answer is on its way.
+A request's span has two children: `queue`, and `batch` from when its batch began to when it was back; before them
+`features`, where it waited for its user. Every batch is one `model` span in a trace of its own, linked with the `batch`
+spans of all its requests. Off unless the standard variables name an OTLP endpoint, and then nothing is done before the
+answer is on its way.
 """
 
 import asyncio
@@ -99,13 +100,18 @@ class Tracer:
             "tradewind.model": self._model,
             "tradewind.request_id": dict(response.headers).get(names.HEADER_REQUEST_ID, ""),
         }
+        if finished.fetched is not None:
+            attributes["tradewind.features"] = str(finished.fetched.outcome)
         if finished.job is not None:
             attributes["tradewind.deadline_ms"] = (finished.job.deadline_s - request.arrived_s) * 1e3
             attributes["tradewind.tries"] = finished.job.tries
         return attributes
 
     def _parts(self, finished: Finished, parent: "Context", to_ns: Callable[[float], int]) -> None:
-        job, result = finished.job, finished.result
+        job, result, fetched = finished.job, finished.result, finished.fetched
+        if fetched is not None and fetched.seconds:
+            waited = self._tracer.start_span("features", parent, start_time=to_ns(fetched.asked_s))
+            waited.end(to_ns(fetched.asked_s + fetched.seconds))
         if job is None or result is None:
             return
         begin_s = job.queued_s + result.queue_s

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tradewind.serve.features import Fetched
 from tradewind.serve.http import Request, Response
 from tradewind.serve.jobs import Job, Result
 
@@ -20,6 +21,8 @@ class Finished(NamedTuple):
     result: Result | None = None
     version: str = ""
     """The model version that had it."""
+    fetched: Fetched | None = None
+    """What came of fetching its user, where it names one."""
 
 
 Watcher = Callable[[Finished], None]

@@ -4,6 +4,7 @@ from tradewind.spec.base import Spec, from_stored, to_dict
 from tradewind.spec.decode import decode, load_yaml
 from tradewind.spec.deployment import DeploymentSpec, MountedSecret, Route, Scaling
 from tradewind.spec.endpoint import SLO, TLS, EndpointSpec, PriorityClass, QualityLevel
+from tradewind.spec.features import FeatureSpec
 from tradewind.spec.placement import Placement, Toleration
 from tradewind.spec.run import Resources, RunSpec
 from tradewind.spec.units import parse_duration_s, parse_slo
@@ -13,6 +14,7 @@ __all__ = [
     "TLS",
     "DeploymentSpec",
     "EndpointSpec",
+    "FeatureSpec",
     "MountedSecret",
     "Placement",
     "PriorityClass",

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from tradewind.spec.secret import masked
+
 
 class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong, and where: a dotted path such as `resources.gpus`."""
@@ -73,7 +75,7 @@ def _leaf_problems(type_: Any, value: Any, path: str) -> Iterator[Problem]:
         msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         text = str(error).replace("Expected", "expected", 1)
-        yield Problem(path, f"{text}: {value!r}" if isinstance(value, str | int | float) else text)
+        yield Problem(path, masked(f"{text}: {value!r}") if isinstance(value, str | int | float) else text)
 
 
 def _concrete(type_: Any, value: Any) -> Any:

@@ -7,6 +7,7 @@ import msgspec
 
 from tradewind.errors import SpecError
 from tradewind.spec.check import Problem, problems
+from tradewind.spec.secret import masked
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def _decode_text(type_: type[T], text: str, name: str) -> T:
     except RecursionError:
         raise SpecError(f"{name}: nested too deeply, or an alias inside its own anchor") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise SpecError(f"{name}: not valid YAML: {masked(' '.join(str(error).split()))}") from None
     found = [*repeated, *problems(type_, {} if data is None else data)]
     if found:
         lines = [f"{name}:{_line(node, problem.path)}: {problem}" for problem in found]

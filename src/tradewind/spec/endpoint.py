@@ -6,6 +6,7 @@ import msgspec
 
 from tradewind.errors import SpecError
 from tradewind.spec.base import Spec
+from tradewind.spec.features import FeatureSpec
 from tradewind.spec.run import AtLeastOne, Positive
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -60,7 +61,8 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     """One endpoint: the model to serve (`name@3`, `name@alias`), its SLO and its limits.
 
     `classes` go from the most important to the least; `tenants` weighs those that are not to count as one each;
-    `levels` go from the best answer to the cheapest, and are chosen for the model where there are none.
+    `levels` go from the best answer to the cheapest, and are chosen for the model where there are none. `features`
+    says where a recommender's users are fetched from; without it, they come with each request.
     """
 
     model: Annotated[str, msgspec.Meta(min_length=1)]
@@ -81,6 +83,7 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     default_class: str = "normal"
     tenants: dict[str, Positive] = msgspec.field(default_factory=dict)
     levels: tuple[QualityLevel, ...] = ()
+    features: FeatureSpec | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

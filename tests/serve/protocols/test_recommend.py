@@ -14,7 +14,7 @@ CATALOGUE = Catalogue(["", "a", "b", "3"], {"user_features": ["age"]}, 3, clock=
 
 
 def parsed(**body) -> tuple[dict, int]:
-    prepared, k, _ = recommend.parse(json.dumps(body).encode(), CATALOGUE)
+    prepared, k = recommend.prepare(recommend.read(json.dumps(body).encode()), CATALOGUE)
     kinds = {"INT64": np.int64, "FP32": np.float32}
     return {n: np.frombuffer(t.data, kinds[t.dtype]).tolist() for n, t in prepared.tensors.items()}, k
 

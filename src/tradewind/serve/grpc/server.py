@@ -185,7 +185,8 @@ async def _settled(pending: Pending) -> Response:
         pending.cancel()
         pending.respond(pending.future)
         raise
-    return pending.respond(pending.future)
+    answer = pending.respond(pending.future)
+    return await _settled(answer) if isinstance(answer, Pending) else answer
 
 
 async def _abort(context: Context, response: Response) -> NoReturn:

@@ -48,11 +48,14 @@ class Limits(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An answer to come: what `respond` makes of `future`. `cancel` is called when the client leaves first."""
+    """An answer to come: what `respond` makes of `future`, or what that leads to.
+
+    `cancel` is called when the client leaves first; then `future` is cancelled, and `respond` called all the same.
+    """
 
     future: "asyncio.Future[Any]"
-    respond: Callable[["asyncio.Future[Any]"], Response]
-    cancel: Callable[[], None]
+    respond: Callable[["asyncio.Future[Any]"], "Response | Pending"]
+    cancel: Callable[[], object]
 
 
 class App(Protocol):
@@ -129,8 +132,8 @@ class Connection:
         self._behind: deque[Request] = deque()
         self._current: Request | None = None
         """The request whose turn, or whose answer, is waited for."""
-        self._respond: Callable[[asyncio.Future[Any]], Response]
-        self._cancel: Callable[[], None] = _nothing
+        self._respond: Callable[[asyncio.Future[Any]], Response | Pending]
+        self._cancel: Callable[[], object] = _nothing
         self._last: Response | None = None
         """Sent after what is being answered; nothing is read after it."""
         self._writable = True
@@ -375,14 +378,22 @@ class Connection:
             self._finish(request, answer)
             return
         self._wait_for(request)
+        self._expect(answer)
+
+    def _expect(self, answer: Pending) -> None:
         future, self._respond, self._cancel = answer
         future.add_done_callback(self._resolved)
 
     def _resolved(self, future: "asyncio.Future[Any]") -> None:
         request, self._current, self._cancel = self._current, None, _nothing
-        response = self._respond(future)
-        if request is not None and not self._closing:
-            self._finish(request, response)
+        answer = self._respond(future)
+        if isinstance(answer, Pending):
+            self._current = request
+            self._expect(answer)
+            if self._closing:  # since its future was resolved: nobody else will say so
+                self._cancel()
+        elif request is not None and not self._closing:
+            self._finish(request, answer)
             self._advance_others()
 
     def _wait_for(self, request: Request) -> None:

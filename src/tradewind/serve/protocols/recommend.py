@@ -1,4 +1,4 @@
-"""`POST /v1/recommend`: a user's history in, items and scores out."""
+"""`POST /v1/recommend`: a user's history, or who it is, in; items and scores out."""
 
 from array import array
 from collections.abc import Mapping
@@ -6,20 +6,28 @@ from typing import Annotated
 
 import msgspec
 
-from tradewind.serve.catalogue import MAX_UNIX_S, Catalogue, Event
+from tradewind.serve.catalogue import Catalogue, Event
 from tradewind.serve.errors import RequestError
+from tradewind.serve.features.past import Past
+from tradewind.serve.history import columns, finite, unix_s
 from tradewind.serve.jobs import Prepared, Tensor
 
-MAX_FLOAT32 = 3.4028234e38
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | int
 
 
 class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A history, oldest first: item ids, or events with time and rating."""
+    """A history, oldest first: item ids, or events with time and rating.
 
-    history: list[str | int | Event]
+    With `user_id`, what is stored of that user comes before it, and may be all there is.
+    """
+
+    history: list[str | int | Event] | msgspec.UnsetType = msgspec.UNSET
+    user_id: UserId | msgspec.UnsetType = msgspec.UNSET
+    """Whose history and features are fetched from the endpoint's feature store."""
     k: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType = msgspec.UNSET
     exclude_seen: bool = True
     user: dict[str, float] = {}
+    """Features by name; they count before what is stored."""
     now: float | None = None
     filter: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """What the items must be: a filter on the attributes that the package declares; without one, any."""
@@ -49,26 +57,50 @@ class RecommendResponse(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(RecommendRequest)
 
 
-def parse(body: bytes, catalogue: Catalogue) -> tuple[Prepared, int, str | int | None]:
-    """Return the job of a request body, `k`, and the least level. Raises RequestError (400) naming what is wrong."""
+def read(body: bytes) -> RecommendRequest:
+    """Return a request, whatever the model's version. Raises RequestError (400) naming what is wrong."""
     try:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(400, f"not a recommendation request: {error}") from None
-    now = None if request.now is None else _unix_s(request.now, "now")
-    items, timestamps, ratings = _history(request.history)
-    k = catalogue.default_k if request.k is msgspec.UNSET else catalogue.check_k(request.k)
+    if request.history is msgspec.UNSET and request.user_id is msgspec.UNSET:
+        raise RequestError(400, "not a recommendation request: it needs `history`, `user_id` or both")
+    return request
+
+
+def k_of(request: RecommendRequest, catalogue: Catalogue) -> int:
+    """Return how many items are asked for. Raises RequestError (400) for more than there can be."""
+    return catalogue.default_k if request.k is msgspec.UNSET else catalogue.check_k(request.k)
+
+
+def prepare(
+    request: RecommendRequest, catalogue: Catalogue, past: Past | None = None
+) -> tuple[Prepared, int]:
+    """Return the job of a request, with what was stored of its user, and `k`.
+
+    Raises RequestError (400) naming what is wrong.
+    """
+    now = None if request.now is None else unix_s(request.now, "now")
+    items, timestamps, ratings = columns([] if request.history is msgspec.UNSET else request.history)
+    k = k_of(request, catalogue)
+    positions = catalogue.positions(items)
+    features: Mapping[str, float] = {name: finite(value, name) for name, value in request.user.items()}
+    if past is not None:
+        now = catalogue.now_s() if now is None else now
+        positions, timestamps, ratings, features = past.then(
+            Past(positions, timestamps, ratings, features), now
+        )
     prepared = catalogue.user(
-        catalogue.positions(items),
+        positions,
         timestamps,
         ratings,
         k=k,
         exclude_seen=request.exclude_seen,
         now=now,
-        features={name: _finite(value, name) for name, value in request.user.items()},
+        features=features,
         wanted=b"" if request.filter is msgspec.UNSET else catalogue.filters.check(bytes(request.filter)),
     )
-    return prepared, k, request.min_level
+    return prepared, k
 
 
 def render(
@@ -78,37 +110,3 @@ def render(
     positions, scores = array("q", bytes(tensors["items"].data)), array("f", bytes(tensors["scores"].data))
     pairs = zip(positions[:k], scores[:k], strict=True)
     return RecommendResponse(model, [Item(catalogue.items[p], s) for p, s in pairs if p], level)
-
-
-def _history(
-    history: list[str | int | Event],
-) -> tuple[list[str | int], list[int] | None, list[float] | None]:
-    """Items, timestamps and ratings; mostly items alone, which is not to cost as much as the rest could."""
-    items = [entry for entry in history if not isinstance(entry, Event)]
-    if len(items) == len(history):
-        return items, None, None
-    events = [entry if isinstance(entry, Event) else Event(entry) for entry in history]
-    return (
-        [event.item for event in events],
-        _timestamps(events),
-        [_finite(event.rating, "rating") for event in events],
-    )
-
-
-def _timestamps(events: list[Event]) -> list[int] | None:
-    stated = [_unix_s(e.timestamp, "timestamp") for e in events if e.timestamp is not None]
-    if stated and len(stated) != len(events):
-        raise RequestError(400, "history: give every event a timestamp, or none")
-    return stated or None
-
-
-def _unix_s(value: float, name: str) -> int:
-    if not 0 <= value <= MAX_UNIX_S:
-        raise RequestError(400, f"{name} must be unix seconds, 0 to {MAX_UNIX_S}")
-    return int(value)
-
-
-def _finite(value: float, name: str) -> float:
-    if not -MAX_FLOAT32 <= value <= MAX_FLOAT32:
-        raise RequestError(400, f"{name[:80]!r} is out of range for FP32")
-    return value
