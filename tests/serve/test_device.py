@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -65,6 +65,7 @@ def device() -> Recorder:
     return Recorder()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=12))
 def test_answers_are_the_program_s_whatever_came_before(sizes):
     """Batches of any size one after another, captured as they come: nothing is left of an earlier or a filled-up row."""
@@ -105,6 +106,13 @@ def test_a_row_that_is_nan_stays_alone(device):
     assert found[:2].tolist() == [[0.0], [0.0]]
     assert found[2].isnan().all()
     assert len(found) == 3
+
+
+def test_a_program_that_gives_nan_is_captured_all_the_same(device):
+    """A replay that is NaN where the program is says the same."""
+    program = OnDevice("log", torch.log, device, max_rows=2)
+    assert program(torch.tensor([[-1.0], [1.0]])).isnan().tolist() == [[True], [False]]
+    assert program.graphs == 1
 
 
 def test_each_width_has_its_own_graphs(device):
@@ -241,6 +249,7 @@ DTYPES = (torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, t
 SHAPES = st.lists(st.integers(0, 5), max_size=3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), min_size=1, max_size=6))
 def test_tensors_lie_side_by_side_in_one_piece(given_):
     """Of any type and shape, none and scalars too: aligned, and none in another."""

@@ -13,7 +13,7 @@ from tests.serve.conftest import COMMAND
 from tradewind.errors import SpecError
 from tradewind.serve.gpus import Gpu, Seen, chosen, find, look
 
-H200 = SimpleNamespace(name="NVIDIA H200", pci_domain_id=0, pci_bus_id=0x3B, pci_device_id=0)
+H200 = SimpleNamespace(name="NVIDIA H200", pci_domain_id=0, pci_bus_id=0x3B, pci_device_id=0x1A)
 
 
 def torch(*properties: Any, built: bool = True, init: Any = lambda: None) -> Any:
@@ -36,7 +36,7 @@ def broken() -> None:
 def test_gpus_are_told_with_their_addresses():
     """As /sys names them; "" from a torch that does not know."""
     assert look(torch(H200, SimpleNamespace(name="old"))).gpus == (
-        Gpu(0, "NVIDIA H200", "0000:3b:00.0"),
+        Gpu(0, "NVIDIA H200", "0000:3b:1a.0"),
         Gpu(1, "old", ""),
     )
 

@@ -29,6 +29,7 @@ LOST = [
 ]
 KEPT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    torch.OutOfMemoryError("CUDA error: whatever it says"),
     accelerator(2, "out of memory"),
     accelerator(None, "out of memory"),
     accelerator(1, "invalid argument"),

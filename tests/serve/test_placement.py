@@ -6,7 +6,7 @@ import pathlib
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradewind.serve.gpus import Gpu
@@ -88,6 +88,7 @@ def test_a_gpu_whose_node_is_not_known_pins_nobody():
     assert places(machine, 2) == (Place(15, (), "cuda:0"), Place(15, (), "cuda:1"))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 2)), min_size=1, max_size=4),
     st.integers(1, 9),
@@ -183,6 +184,7 @@ def test_this_machine_has_the_cpus_that_this_process_may_use():
     assert sorted(found) == sorted(os.sched_getaffinity(0))
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 200)))
 def test_lists_of_numbers_are_written_as_they_are_read(numbers):
     """There and back."""

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from tests.serve.conftest import NUM_ITEMS
 from tradewind.errors import TradewindError
@@ -78,21 +79,23 @@ def test_what_is_batched_is_captured_at_start_up(generic, recommender):
         return program.graphs
 
     def started(folder) -> dict:
-        runners = runners_of(open_package(folder), 4, 40, "exact", backend=Naive())
-        for runner in runners.values():
-            runner.describe(lambda: 0.0, 0)
+        runners = runners_of(open_package(folder), 16, 40, "exact", backend=Naive())
+        with capture_logs() as lines:
+            for runner in runners.values():
+                runner.describe(lambda: 0.0, 0)
+        assert lines == []  # nothing was tried in vain
         return runners
 
     runners = started(generic)
     assert {name: graphs(runner._module) for name, runner in runners.items()} == {
-        "affine": 3,
-        "lookup": 3,
+        "affine": 5,
+        "lookup": 5,
         "total": 0,
     }
     runners = started(recommender)
     widths = {r.rung.candidates for r in runners.values() if r.rung.rank}
     recommend = runners["recommend"].recommender
-    assert (graphs(recommend._encode), graphs(recommend._rank)) == (0, 3 * len(widths))
+    assert (graphs(recommend._encode), graphs(recommend._rank)) == (0, 5 * len(widths))
     assert len(widths) > 1
 
 
