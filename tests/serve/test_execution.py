@@ -15,6 +15,7 @@ from tests.serve.conftest import running
 from tests.serve.test_metrics import BODY, scrape
 from tradewind.errors import TradewindError
 from tradewind.serve.execution import Pool, WorkerOptions
+from tradewind.serve.placement import Place
 
 LOOKUP = "/v2/models/lookup/infer"
 
@@ -108,7 +109,113 @@ def test_a_replacement_serves_the_same_package_or_none(copy, recommender):
         os.kill(pool.processes[0], signal.SIGKILL)
         await changed.wait()
         with pytest.raises(TradewindError, match="digest"):
-            await pool._load()
+            await pool._load(Place())
         await pool.close()
 
     asyncio.run(scenario())
+
+
+SLEEPY = """
+class Sleepy:
+    inputs = {"x": "FP32[-1]"}
+    outputs = {"y": "FP32[-1]"}
+
+    def __call__(self, x):
+        return x
+"""
+
+
+def affinities(pid: int) -> set[frozenset[int]]:
+    """The CPUs of each thread of a process."""
+    threads = [int(entry.name) for entry in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    return {frozenset(os.sched_getaffinity(thread)) for thread in threads}
+
+
+def test_workers_keep_to_their_places_and_so_does_who_replaces_them(tmp_path):
+    """All their threads, from before the model is loaded; the process that started them keeps its CPUs."""
+    (tmp_path / "echo.py").write_text(SLEEPY)
+    own = os.sched_getaffinity(0)
+    first, last = Place(1, (min(own),)), Place(2, (max(own),))
+
+    async def scenario():
+        changed = asyncio.Event()
+        made = WorkerOptions(f"{tmp_path}/echo.py:Sleepy", 4, 0, places=(first, last), repeats=0)
+        pool = Pool(made, 2, 1, changed.set)
+        try:
+            await pool.start(3)
+            assert sorted(pool.places) == sorted([first, last, first])
+            for worker in pool._idle:
+                assert affinities(worker.process.pid) == {frozenset(worker.place.cpus)}
+            victim = next(worker for worker in pool._idle if worker.place == last)
+            os.kill(victim.process.pid, signal.SIGKILL)
+            while pool.restarts < 1 or pool.size < 3:
+                changed.clear()
+                await changed.wait()
+            assert sorted(pool.places) == sorted([first, last, first])
+        finally:
+            await pool.close()
+
+    asyncio.run(scenario())
+    assert os.sched_getaffinity(0) == own
+
+
+def test_batches_go_where_no_other_runs(tmp_path):
+    """A spare shares the place of a worker: while that one is busy, the batch goes to the other place."""
+    (tmp_path / "echo.py").write_text(SLEEPY)
+    here, there = Place(1), Place(2)
+
+    async def scenario():
+        made = WorkerOptions(f"{tmp_path}/echo.py:Sleepy", 4, 0, places=(there, here, here), repeats=0)
+        pool = Pool(made, 2, 1, lambda: None)
+        try:
+            await pool.start(3)
+            for _ in range(3):
+                taken = [pool.take(), pool.take()]
+                assert {worker.place for worker in taken} == {here, there}
+                assert pool.take() is None
+                for worker in taken:
+                    pool.give_back(worker)
+        finally:
+            await pool.close()
+
+    asyncio.run(scenario())
+
+
+BREAKS = """
+import pathlib, torch
+
+class Breaks:
+    inputs = {"x": "FP32[-1]"}
+    outputs = {"y": "FP32[-1]"}
+
+    def __call__(self, x):
+        broken = pathlib.Path(__file__).with_name("broken")
+        if x[0] == 1.0 and not broken.exists():
+            broken.touch()
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        if x[0] == 2.0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return x
+"""
+
+
+def test_a_worker_whose_device_is_lost_is_replaced_and_its_request_answered(client, tmp_path):
+    """Nothing works in that process any more; out of memory is an error of that batch alone."""
+    (tmp_path / "breaks.py").write_text(BREAKS)
+
+    def ask(value: float) -> httpx2.Response:
+        body = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [value]}]}
+        return client.post(
+            server.url + "/v2/models/Breaks/infer", json=body, headers={"x-deadline-ms": "60000"}
+        )
+
+    with running(f"{tmp_path}/breaks.py:Breaks", tmp_path) as server:
+        assert ask(2.0).status_code == 422
+        assert "out of memory" in ask(2.0).text
+        assert scrape(client, server.url)["tradewind_worker_restarts_total",] == 0
+        assert ask(1.0).json()["outputs"][0]["data"] == [1.0]
+        assert scrape(client, server.url)["tradewind_worker_restarts_total",] == 1
+        (lost,) = [line for line in server.lines if line["event"] == "device lost"]
+        assert lost["error"] == "CUDA error: an illegal memory access was encountered"
+        (replaced,) = [line for line in server.lines if line["event"] == "worker lost"]
+        assert (replaced["pid"], replaced["exit_code"]) == (lost["pid"], 1)

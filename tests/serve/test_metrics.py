@@ -26,6 +26,7 @@ SERIES = {
     "tradewind_requests_in_flight": ("gauge", set()),
     "tradewind_connections": ("gauge", set()),
     "tradewind_workers": ("gauge", set()),
+    "tradewind_workers_placed": ("gauge", {"device", "cpus", "threads"}),
     "tradewind_worker_restarts": ("counter", set()),
     "tradewind_profile_seconds": ("gauge", {"model", "rows"}),
     "tradewind_version_info": ("gauge", {"version"}),
@@ -87,6 +88,9 @@ def test_gauges_say_what_is_there(client, generic_server):
     """Workers, connections and the profile of every program and batch size; nothing in flight at rest."""
     samples = scrape(client, generic_server.url)
     assert samples[("tradewind_workers",)] >= 1
+    placed = {k: v for k, v in samples.items() if k[0] == "tradewind_workers_placed"}
+    assert sum(placed.values()) == samples[("tradewind_workers",)]
+    assert {dict(k[1:])["device"] for k in placed} == {"cpu"}
     assert samples[("tradewind_connections",)] >= 1
     assert samples[("tradewind_requests_in_flight",)] == 0
     rows = {dict(k[1:])["rows"] for k in samples if k[0] == "tradewind_profile_seconds"}

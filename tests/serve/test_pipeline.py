@@ -31,7 +31,7 @@ def pipeline(
     popular=POPULAR,
 ):
     rung = Rung("level", candidates, ranks, preranked)
-    return Recommender(package, build("exact", table, skip=1), rung, popular)
+    return Recommender(package.program, build("exact", table, skip=1), rung, popular)
 
 
 def batch(*users: dict) -> dict[str, torch.Tensor]:

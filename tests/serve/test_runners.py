@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from tests.serve.conftest import NUM_ITEMS
 from tradewind.errors import TradewindError
 from tradewind.models import Package, open_package
+from tradewind.serve.device import Naive, OnDevice
 from tradewind.serve.runners import runners_of
 from tradewind.serve.wire import Program
 
@@ -47,6 +49,54 @@ def test_a_recommender_runs_whole_histories_to_be_measured(recommender):
     runner = runners_of(open_package(recommender), 4, 20, "exact")["recommend"]
     about = runner.describe(iter(range(1000)).__next__, 1)
     assert (list(about.profile_s), about.max_rows) == ([1, 2, 4], 4)
+
+
+def test_a_package_on_a_device_answers_the_same(generic, recommender):
+    """Programs that batch and those that do not; a recommender's, whose search stays on the CPU, at each width."""
+    for folder, chosen in (
+        (generic, ("affine", "lookup", "total")),
+        (recommender, ("recommend", "recommend.1")),
+    ):
+        device, package = Naive(), open_package(folder)
+        on_cpu = runners_of(package, 4, 40, "exact")
+        on_device = runners_of(package, 4, 40, "exact", backend=device)
+        for name in chosen:
+            on_device[name].describe(lambda: 0.0, 1)
+        device.warming = False
+        for name, rows in itertools.product(chosen, (1, 3, 4)):
+            inputs = on_cpu[name]._sample(rows)
+            expected, found = on_cpu[name].run(inputs), on_device[name].run(inputs)
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, equal_nan=True)
+
+
+def test_what_is_batched_is_captured_at_start_up(generic, recommender):
+    """Each batch size, for a ranker at the width of each level; jagged histories and sums are not batched."""
+
+    def graphs(program: object) -> int:
+        assert isinstance(program, OnDevice)
+        return program.graphs
+
+    def started(folder) -> dict:
+        runners = runners_of(open_package(folder), 16, 40, "exact", backend=Naive())
+        with capture_logs() as lines:
+            for runner in runners.values():
+                runner.describe(lambda: 0.0, 0)
+        assert lines == []  # nothing was tried in vain
+        return runners
+
+    runners = started(generic)
+    assert {name: graphs(runner._module) for name, runner in runners.items()} == {
+        "affine": 5,
+        "lookup": 5,
+        "total": 0,
+    }
+    runners = started(recommender)
+    widths = {r.rung.candidates for r in runners.values() if r.rung.rank}
+    recommend = runners["recommend"].recommender
+    assert (graphs(recommend._encode), graphs(recommend._rank)) == (0, 5 * len(widths))
+    assert len(widths) > 1
 
 
 def test_a_package_whose_config_cannot_be_served_is_refused_when_loaded(recommender):

@@ -166,8 +166,8 @@ def test_another_package_in_a_versions_place_is_not_served(generic, recommender,
 def test_a_bug_of_ours_is_in_the_log_with_its_traceback():
     """One JSON line; the client gets a 500 that says no more than where to look."""
     code = """
-from tradewind.serve import app, server
-server._log_to_stderr()
+from tradewind.serve import app, logs
+logs.to_stderr()
 try:
     1 // 0
 except ZeroDivisionError as error:

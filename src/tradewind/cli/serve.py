@@ -25,6 +25,7 @@ def serve(
     tls_client_ca: str | None = None,
     keys: str | None = None,
     workers: int | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
     max_batch: int | None = None,
     max_request_mib: float | None = None,
     candidates: int | None = None,
@@ -57,6 +58,8 @@ def serve(
         YAML file of tenants, their API keys and quotas (`tradewind keys`). Read again when it changes.
     workers
         Processes that run the model; 1.
+    device
+        cpu, or cuda: the workers share the GPUs that are visible; cpu.
     max_batch
         Most rows in one batch; 64.
     max_request_mib
@@ -85,6 +88,7 @@ def serve(
         "tls": _tls(tls_cert, tls_key, tls_client_ca),
         "keys": keys,
         "workers": workers,
+        "device": device,
         "max_batch": max_batch,
         "max_request_mib": max_request_mib,
         "candidates": candidates,

@@ -1,6 +1,7 @@
 """Model workers as processes of their own: started, called, found dead by end-of-file, replaced."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import structlog
 
 from tradewind.errors import TradewindError
 from tradewind.serve import shared, wire
+from tradewind.serve.placement import Place, text_of
 from tradewind.spec import QualityLevel
 
 SEND_BYTES = 1 << 22
@@ -38,7 +40,8 @@ class WorkerOptions(NamedTuple):
     max_batch: int
     candidates: int
     index_kind: str = "exact"
-    threads: int = 1
+    places: tuple[Place, ...] = (Place(),)
+    """Where the workers run, and the spares after them; more of them have the same places again."""
     digest: str = ""
     """The package must be this one; "" for whatever is there."""
     repeats: int = 5
@@ -46,7 +49,7 @@ class WorkerOptions(NamedTuple):
     levels: tuple[QualityLevel, ...] = ()
     """The levels of a recommender; its own when empty."""
 
-    def command(self, fd: int, memory: int | None = None) -> list[str]:
+    def command(self, place: Place, fd: int, memory: int | None = None) -> list[str]:
         return [
             *(sys.executable, "-m", "tradewind.serve.worker", self.package),
             *("--fd", str(fd)),
@@ -54,7 +57,9 @@ class WorkerOptions(NamedTuple):
             *("--max-batch", str(self.max_batch)),
             *("--candidates", str(self.candidates)),
             *("--index", self.index_kind),
-            *("--threads", str(self.threads)),
+            *("--threads", str(place.threads)),
+            *("--cpus", text_of(place.cpus)),
+            *("--device", place.device),
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
             *("--levels", msgspec.json.encode(self.levels).decode()),
@@ -64,9 +69,12 @@ class WorkerOptions(NamedTuple):
 class Worker(asyncio.Protocol):
     """One worker process and the socket to it; one call at a time."""
 
-    def __init__(self, process: subprocess.Popen[bytes], memory: shared.Shared | None = None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], place: Place, memory: shared.Shared | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.process = process
+        self.place = place
         self._memory = memory
         self.lost: asyncio.Future[None] = loop.create_future()
         self._loop = loop
@@ -75,18 +83,18 @@ class Worker(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     @classmethod
-    async def start(cls, options: WorkerOptions) -> "Worker":
+    async def start(cls, options: WorkerOptions, place: Place) -> "Worker":
         """Start the process; it can be called once `ready` has returned."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        env = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+        env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads))
         own = shared.make()
         try:
             with theirs:
                 passed = [theirs.fileno(), *([] if own is None else [own])]
                 process = subprocess.Popen(
-                    options.command(*passed),
+                    options.command(place, *passed),
                     pass_fds=passed,
                     env=env,
                     start_new_session=True,
@@ -98,7 +106,7 @@ class Worker(asyncio.Protocol):
                 os.close(own)
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, worker = await loop.create_unix_connection(lambda: cls(process, memory), sock=ours)
+        _, worker = await loop.create_unix_connection(lambda: cls(process, place, memory), sock=ours)
         return worker
 
     async def ready(self) -> tuple[wire.Description, bytes]:
@@ -174,7 +182,8 @@ class Pool:
         self.num_workers = num_workers
         self.restarts = 0
         self._options = options
-        self._target = num_workers + num_spares
+        places = itertools.cycle(options.places)
+        self._places = [next(places) for _ in range(num_workers + num_spares)]
         self._on_change = on_change
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -185,7 +194,7 @@ class Pool:
 
         One after the other because another version may be serving on the same cores. Raises TradewindError with the worker's own words when the package cannot be loaded.
         """
-        worker = await Worker.start(self._options)
+        worker = await Worker.start(self._options, self._places[0])
         try:
             description, vocabulary = await worker.ready()
         except WorkerLost:
@@ -196,10 +205,10 @@ class Pool:
             raise
         self._options = self._options._replace(digest=description.digest, repeats=0)
         self._adopt(worker)
-        for _ in range(num_loaded - 1):
-            self._adopt(await self._next())
-        for _ in range(self._target - num_loaded):
-            self._spawn(self._replace())
+        for place in self._places[1:num_loaded]:
+            self._adopt(await self._next(place))
+        for place in self._places[num_loaded:]:
+            self._spawn(self._replace(place))
         return description, vocabulary
 
     @property
@@ -208,15 +217,22 @@ class Pool:
         return len(self._idle) + len(self._busy)
 
     @property
+    def places(self) -> list[Place]:
+        """Where the loaded workers run."""
+        return [worker.place for worker in (*self._busy, *self._idle)]
+
+    @property
     def processes(self) -> list[int]:
         """Process ids of the loaded workers."""
         return [worker.process.pid for worker in (*self._busy, *self._idle)]
 
     def take(self) -> Worker | None:
-        """Return an idle worker, now busy; None when there is none or enough are busy."""
+        """Return an idle worker, now busy, where the fewest are; None when there is none or enough are busy."""
         if not self._idle or len(self._busy) >= self.num_workers:
             return None
-        worker = self._idle.pop()
+        busy = [worker.place for worker in self._busy]
+        worker = min(reversed(self._idle), key=lambda idle: busy.count(idle.place))
+        self._idle.remove(worker)
         self._busy.add(worker)
         return worker
 
@@ -237,6 +253,7 @@ class Pool:
         self._busy.clear()
 
     def _adopt(self, worker: Worker) -> None:
+        log.info("worker loaded", pid=worker.process.pid, **worker.place.where)
         self._idle.append(worker)
         self._spawn(self._watch(worker))
 
@@ -254,14 +271,14 @@ class Pool:
         self._on_change()
         code = await worker.stop()
         log.warning("worker lost", pid=worker.process.pid, exit_code=code)
-        await self._replace()
+        await self._replace(worker.place)
 
-    async def _replace(self) -> None:
-        """Add one loaded worker, however often it takes."""
+    async def _replace(self, place: Place) -> None:
+        """Add one loaded worker at this place, however often it takes."""
         delay_s = FIRST_RESTART_DELAY_S
         while True:
             try:
-                self._adopt(await self._load())
+                self._adopt(await self._load(place))
             except (WorkerLost, TradewindError, OSError) as error:
                 log.error("worker did not start", error=str(error), retry_in_s=delay_s)
                 await asyncio.sleep(delay_s)
@@ -270,14 +287,14 @@ class Pool:
                 self._on_change()
                 return
 
-    async def _next(self) -> Worker:
+    async def _next(self, place: Place) -> Worker:
         try:
-            return await self._load()
+            return await self._load(place)
         except WorkerLost:
             raise TradewindError(f"a model worker ended while loading {self._options.package}") from None
 
-    async def _load(self) -> Worker:
-        worker = await Worker.start(self._options)
+    async def _load(self, place: Place) -> Worker:
+        worker = await Worker.start(self._options, place)
         try:
             await worker.ready()
         except BaseException:  # also when this server closes meanwhile: nobody else knows of the process

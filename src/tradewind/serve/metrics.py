@@ -1,6 +1,6 @@
 """What Prometheus may ask: base units, histogram buckets around the SLO."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -90,6 +90,9 @@ class Metrics:
         self.in_flight = self._gauge("tradewind_requests_in_flight", "Requests queued or running.")
         self.connections = self._gauge("tradewind_connections", "Open client connections.")
         self.workers = self._gauge("tradewind_workers", "Model workers loaded and alive.")
+        self.placed = self._gauge(
+            "tradewind_workers_placed", "The same, by where they run.", "device", "cpus", "threads"
+        )
         self.restarts = self._counter("tradewind_worker_restarts", "Model workers replaced.")
         self.profile = self._gauge(
             "tradewind_profile_seconds", "Expected seconds of a batch.", "model", "rows"
@@ -136,6 +139,13 @@ class Metrics:
     def observe_batch(self, model: str, rows: int, seconds: float) -> None:
         self.batch_rows.of(model).observe(rows)
         self.batch_seconds.of(model).observe(seconds)
+
+    def observe_places(self, places: Iterable[Mapping[str, str]]) -> None:
+        self.workers.set(0)
+        self.placed.clear()
+        for place in places:
+            self.workers.inc()
+            self.placed.labels(**place).inc()
 
     def observe_version(self, version: str) -> None:
         """Name the version that answers from now on; what was expected of the one before is not expected of it."""

@@ -1,19 +1,19 @@
 """Recommend, inside the worker: encode histories, retrieve candidates, pre-rank and rank them, in one batch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tradewind.models import Package
 from tradewind.models.program import Program
 from tradewind.retrieve import Filter, Index
 from tradewind.retrieve.attributes import Attributes
 from tradewind.retrieve.audit import Audit
 from tradewind.retrieve.auto import AutoIndex
+from tradewind.serve.device import OnDevice
 from tradewind.serve.filtering import FILTER, FILTER_BYTES, filters_of
 from tradewind.serve.ladder import Rung
 
@@ -25,16 +25,16 @@ class Recommender:
 
     def __init__(
         self,
-        package: Package,
+        program: Callable[[str], Program | OnDevice],
         index: Index,
         rung: Rung,
         popular: Sequence[int] = (),
         attributes: Attributes | None = None,
     ) -> None:
-        self._package = package
-        self._loaded: dict[str, Program] = {}
+        self._load = program
+        self._loaded: dict[str, Program | OnDevice] = {}
         """The programs that some level needed, at all levels."""
-        self._encode = package.program("encode")
+        self._encode = program("encode")
         self._index = index
         self._take(rung)
         self._popular = tuple(popular)
@@ -63,9 +63,9 @@ class Recommender:
         self._prerank = self._program("prerank") if rung.preranked else None
         self._rank = self._program("rank") if rung.rank else None
 
-    def _program(self, name: str) -> Program:
+    def _program(self, name: str) -> Program | OnDevice:
         if name not in self._loaded:
-            self._loaded[name] = self._package.program(name)
+            self._loaded[name] = self._load(name)
         return self._loaded[name]
 
     def __call__(self, batch: Tensors) -> Tensors:
@@ -141,7 +141,7 @@ def _filters(batch: Tensors) -> list[Filter | None] | None:
 
 
 def _scored(
-    program: Program,
+    program: Program | OnDevice,
     query: torch.Tensor,
     candidates: torch.Tensor,
     retrieved: torch.Tensor,

@@ -138,7 +138,7 @@ class Replica:
         """Return the exposition, with the gauges brought up to date."""
         self.metrics.in_flight.set(self.in_flight)
         self.metrics.connections.set(self.num_connections())
-        self.metrics.workers.set(sum(serving.pool.size for serving in self._alive))
+        self.metrics.observe_places(place.where for serving in self._alive for place in serving.pool.places)
         for serving in self._alive:
             self._count_restarts(serving)
         for program, profile in self.serving.dispatcher.profiles.items():

@@ -1,17 +1,20 @@
 """What a worker can run: each program of a generic package, or the recommendation pipeline."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 import torch
 
 from tradewind.models import Package
+from tradewind.models.program import Program
 from tradewind.retrieve import Filter, build
 from tradewind.retrieve.attributes import Attributes
 from tradewind.serve import wire
 from tradewind.serve.attributes import attributes_of, shared_out, typical
 from tradewind.serve.catalogue import Settings, settings_of
+from tradewind.serve.device import Backend, OnDevice
 from tradewind.serve.filtering import FILTER, FILTER_BYTES
 from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
@@ -34,12 +37,20 @@ class Runner(Protocol):
 
 
 def runners_of(
-    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel] = ()
+    package: Package,
+    max_batch: int,
+    candidates: int,
+    index: str,
+    levels: Sequence[QualityLevel] = (),
+    backend: Backend | None = None,
 ) -> dict[str, Runner]:
-    """Return what this package serves, by program name; a recommender's levels, best first."""
+    """Return what this package serves, by program name; a recommender's levels, best first.
+
+    Programs run on the device behind `backend`, where there is one.
+    """
     if package.manifest.task == RECOMMEND:
-        return _pipelines(package, max_batch, candidates, index, levels)
-    return {name: ProgramRunner(package, name, max_batch) for name in package.manifest.programs}
+        return _pipelines(package, max_batch, candidates, index, levels, backend)
+    return {name: ProgramRunner(package, name, max_batch, backend) for name in package.manifest.programs}
 
 
 def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
@@ -51,12 +62,12 @@ def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
 class ProgramRunner:
     """One exported program; batched on the leading dimension where every input and output shares it."""
 
-    def __init__(self, package: Package, name: str, max_batch: int) -> None:
-        self._module = package.program(name)
+    def __init__(self, package: Package, name: str, max_batch: int, backend: Backend | None = None) -> None:
         signature = package.signature(name)
         self._inputs = tuple(_port(t) for t in signature.inputs)
         self._outputs = tuple(_port(t) for t in signature.outputs)
         self._max_rows = _max_rows((*self._inputs, *self._outputs), max_batch)
+        self._module = program_on(backend, package, name, max_batch)
 
     def run(self, tensors: Tensors) -> Tensors:
         result = self._module(*(tensors[p.name] for p in self._inputs))
@@ -78,7 +89,12 @@ class ProgramRunner:
 
 
 def _pipelines(
-    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel]
+    package: Package,
+    max_batch: int,
+    candidates: int,
+    index: str,
+    levels: Sequence[QualityLevel],
+    backend: Backend | None,
 ) -> dict[str, Runner]:
     embedding = package.tensors("items")["embedding"]
     num_items = embedding.shape[0] - 1
@@ -86,7 +102,13 @@ def _pipelines(
     attributes = attributes_of(package, len(embedding))
     rungs = recommender_rungs(levels, min(candidates, num_items), package.manifest.programs)
     found = build(index, embedding.numpy(), skip=1, attributes=attributes)
-    whole = Recommender(package, found, rungs[0], settings.popular, attributes)
+    whole = Recommender(
+        partial(program_on, backend, package, max_batch=max_batch),
+        found,
+        rungs[0],
+        settings.popular,
+        attributes,
+    )
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
             whole.at(rung), rung, settings, num_items, max_batch, attributes
@@ -158,6 +180,16 @@ class PipelineRunner:
             FILTER: torch.tensor(list(b"".join(texts)), dtype=torch.uint8),
             FILTER_BYTES: torch.tensor([len(text) for text in texts]),
         }
+
+
+def program_on(backend: Backend | None, package: Package, name: str, max_batch: int) -> Program | OnDevice:
+    """Return a program of a package, on the device behind `backend` where there is one."""
+    if backend is None:
+        return package.program(name)
+    signature = package.signature(name)
+    ports = tuple(_port(t) for t in (*signature.inputs, *signature.outputs))
+    program = package.program(name, device=backend.name)
+    return OnDevice(name, program, backend, _max_rows(ports, max_batch))
 
 
 def _port(tensor: Any) -> wire.Port:

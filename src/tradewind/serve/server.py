@@ -2,26 +2,25 @@
 
 import asyncio
 import gc
-import os
 import pathlib
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import structlog
 
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
-from tradewind.serve import compiled
+from tradewind.serve import compiled, logs
 from tradewind.serve.accesslog import AccessLog, Mode
 from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
 from tradewind.serve.execution import WorkerOptions
 from tradewind.serve.follow import Follower
+from tradewind.serve.gpus import find
+from tradewind.serve.placement import here, places
 from tradewind.serve.replica import Replica
 from tradewind.spec import EndpointSpec
 
@@ -78,19 +77,20 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` is called once requests are answered.
 
-    Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded.
+    Raises NotFoundError for an unknown model, IntegrityError or TradewindError when it cannot be loaded, SpecError where
+    the device that the spec asks for is not there.
     """
-    _log_to_stderr()
+    logs.to_stderr()
     compiled.check()
     raise_open_files(MAX_CONNECTIONS)
     package = locate(spec.model, lambda: store)
-    threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)
+    machine = here(find() if spec.device == "cuda" else ())
     options = WorkerOptions(
         str(package.path),
         spec.max_batch,
         spec.candidates,
         spec.index,
-        threads,
+        places(machine, spec.workers, num_spares),
         package.digest,
         levels=spec.levels,
     )
@@ -165,19 +165,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     import uvloop
 
     return uvloop.new_event_loop
-
-
-def _log_to_stderr() -> None:
-    """JSON lines on stderr; stdout belongs to the command's result."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(
-                serializer=lambda event, **_: msgspec.json.encode(event).decode()
-            ),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

@@ -10,25 +10,35 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 import torch
 
 from tradewind.errors import TradewindError
 from tradewind.models import open_package
+from tradewind.names import ExitCode
 from tradewind.retrieve.audit import Audit
-from tradewind.serve import wire
+from tradewind.serve import logs, wire
+from tradewind.serve.cuda import Cuda
 from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.filtering import described
+from tradewind.serve.lost import is_lost
+from tradewind.serve.placement import keep_to, numbers_of
 from tradewind.serve.runners import Runner, recommender_of, runners_of
 from tradewind.serve.shared import Shared
 from tradewind.serve.tensors import from_torch, nan_in, to_torch
 from tradewind.spec import QualityLevel
 
+log = structlog.get_logger()
+
 
 def main(argv: list[str] | None = None) -> int:
     """Load, measure, say so, then answer calls until the front process closes its end."""
     args = _arguments(argv)
+    logs.to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if args.cpus:
+        keep_to(args.cpus)
     torch.set_num_threads(args.threads)
     with socket.socket(fileno=args.fd) as sock, torch.inference_mode():
         try:
@@ -43,8 +53,7 @@ def _serve(sock: socket.socket, args: argparse.Namespace) -> int:
     except (TradewindError, ValueError, KeyError, RuntimeError) as error:
         wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {error}"))
         return 1
-    _answer(sock, runners, None if args.memory is None else Shared(args.memory))
-    return 0
+    return _answer(sock, runners, None if args.memory is None else Shared(args.memory))
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -56,6 +65,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--index", default="exact")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpus", type=numbers_of, default=set())
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--levels", default="[]")
     parser.add_argument("--digest", default="")
     parser.add_argument("--repeats", type=int, default=5)
@@ -63,11 +74,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
+    backend = None if args.device == "cpu" else Cuda(args.device)
     if is_reference(args.model):
         runners, about, items = _python(args)
     else:
-        runners, about, items = _packaged(args)
+        runners, about, items = _packaged(args, backend)
     programs = {name: r.describe(time.perf_counter, args.repeats) for name, r in runners.items()}
+    if backend is not None:
+        backend.warming = False
     ready = wire.Description(**about, programs=programs)
     wire.send(sock, wire.Reply(ready=ready), [msgspec.json.encode(items)])
     return runners
@@ -81,7 +95,7 @@ def _python(args: argparse.Namespace) -> Loaded:
     return {name: PythonRunner(args.model, args.max_batch)}, {"name": name}, []
 
 
-def _packaged(args: argparse.Namespace) -> Loaded:
+def _packaged(args: argparse.Namespace, backend: Cuda | None) -> Loaded:
     package = open_package(args.model, digest=args.digest or None)
     manifest = package.manifest
     about = {
@@ -92,14 +106,15 @@ def _packaged(args: argparse.Namespace) -> Loaded:
     }
     items = package.vocabulary("item") if manifest.task == "recommend" else []
     levels = msgspec.json.decode(args.levels, type=tuple[QualityLevel, ...])
-    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels)
+    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels, backend)
     recommender = recommender_of(runners)
     if recommender is not None and recommender.popular_attributes is not None:
         about["attributes"] = described(recommender.popular_attributes)
     return runners, about, items
 
 
-def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None = None) -> None:
+def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None = None) -> int:
+    """Answer calls while there are any; return the exit code."""
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     recommender = recommender_of(runners)
     audit = None if recommender is None else recommender.audit
@@ -117,9 +132,13 @@ def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | No
             result = runners[call.program].run(tensors)
             specs, buffers = from_torch(result)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
+            if is_lost(error):  # whoever takes this worker's place runs the batch again
+                log.error("device lost", pid=os.getpid(), error=_first_line(error))
+                return ExitCode.FAILED
             wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))
             continue
         wire.send(sock, wire.Reply(tensors=specs, due=0 if audit is None else audit.due()), buffers)
+    return ExitCode.OK
 
 
 def _audited(audit: Audit | None) -> wire.Reply:

@@ -1,6 +1,6 @@
 """What a served model promises and may use."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -75,6 +75,8 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     keys: str | None = None
     """File of tenants and the digests of their API keys; without one, everybody may ask."""
     workers: AtLeastOne = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What the workers run programs on; with "cuda" each has one of the GPUs that are visible, in turn."""
     max_batch: AtLeastOne = 64
     max_request_mib: Positive = 8.0
     candidates: AtLeastOne = 200
