@@ -9,9 +9,12 @@ import subprocess
 import httpx2
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.serve.conftest import Server
 from tests.serve.test_gpu_metrics import nvml, shown
+from tradewind.serve.features import Fetched, Outcome
+from tradewind.serve.features.metrics import FeatureMetrics
 
 DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "serving.json"
@@ -30,15 +33,24 @@ def expressions() -> list[str]:
     return [*targets, *(rule["expr"] for rule in rules())]
 
 
+def of_features() -> list[str]:
+    """What a server shows that has fetched a user."""
+    registry = CollectorRegistry()
+    metrics = FeatureMetrics(registry)
+    metrics.observe(Fetched(Outcome.HIT))
+    metrics.observe_batch("redis", 1)
+    return generate_latest(registry).decode().splitlines()
+
+
 @pytest.fixture(scope="module")
 def series(recommend_server: Server, client: httpx2.Client) -> dict[str, set[str]]:
-    """Every series of a server that answered and refused, and of a machine with GPUs, with its labels."""
+    """Every series of a server that answered and refused, with a feature store, and of a machine with GPUs, with its labels."""
     url = f"{recommend_server.url}/v1/recommend"
     assert client.post(url, json={"history": ["i1"]}).status_code == 200
     assert client.post(url, json={"history": ["i1"]}, headers={"x-deadline-ms": "0.001"}).status_code == 429
     lines = client.get(f"{recommend_server.url}/metrics").text.splitlines()
     found: dict[str, set[str]] = {}
-    for line in [*lines, *shown(nvml())]:
+    for line in [*lines, *of_features(), *shown(nvml())]:
         if line.startswith("# TYPE"):
             _, _, name, kind = line.split()
             names = (

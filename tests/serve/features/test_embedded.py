@@ -1,6 +1,7 @@
 """Users from a file: what a line may be, and that the file says what a store elsewhere would."""
 
 import asyncio
+import math
 import pathlib
 
 import pytest
@@ -78,14 +79,13 @@ entries = (
 @settings(max_examples=50)
 @given(st.lists(entries, max_size=5), st.dictionaries(st.text(max_size=5), st.floats(-9, 9)))
 def test_what_is_encoded_is_what_is_read(history, user):
-    """A document means what a request with the same parts means, or is malformed where that is a 400."""
+    """A document means what a request with the same parts means, and is not made where that is a 400."""
     kinds = {isinstance(entry, Event) for entry in history}
-    value = encode(history, user)
     if len(kinds) > 1:
-        with pytest.raises(Malformed, match="give every event a timestamp"):
-            decode(value)
+        with pytest.raises(SpecError, match="give every event a timestamp"):
+            encode(history, user)
         return
-    stored = decode(value)
+    stored = decode(encode(history, user))
     assert list(stored.history.items) == [e.item if isinstance(e, Event) else e for e in history]
     assert stored.user == user
 
@@ -105,6 +105,16 @@ def test_what_is_encoded_is_what_is_read(history, user):
 def test_what_is_no_document_is_malformed(value):
     with pytest.raises(Malformed):
         decode(value)
+
+
+@pytest.mark.parametrize(
+    ("history", "user"),
+    [([None], {}), ([{"id": 3}], {}), ([], {"age": math.nan}), (["a" * MAX_VALUE_BYTES], {})],
+)
+def test_what_would_be_malformed_is_not_made(history, user):
+    """Whoever writes it hears so, not whoever reads it."""
+    with pytest.raises(SpecError, match="not a user's document"):
+        encode(history, user)
 
 
 def test_what_others_keep_in_a_document_is_theirs():

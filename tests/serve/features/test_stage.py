@@ -1,7 +1,9 @@
 """A fetch as a stage of a request: when it is begun, what it may take, and how the request goes on after it."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -311,3 +313,26 @@ def test_an_error_of_ours_in_between_is_a_500_and_counted_out(monkeypatch):
         assert (response.status, asked.quota.in_flight) == (500, 0)
 
     answered(use)
+
+
+@pytest.mark.parametrize("body", [{}, {"history": ["nope"]}], ids=["answered", "refused"])
+def test_a_request_that_was_fetched_for_leaves_nothing_for_the_garbage_collector(body):
+    """What it waited for goes with it."""
+
+    async def use() -> weakref.ref[Any]:
+        asked = Asked(replica())
+        pending = asked.ask(**body)
+        assert isinstance(pending, Pending)
+        waited_for = weakref.ref(pending.future)
+        after = asked.go_on(pending, asked.fetched())
+        if isinstance(after, Pending):
+            after.future.set_result(RESULT)
+            after.respond(after.future)
+        return waited_for
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(use())() is None
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from tradewind.errors import SpecError
 from tradewind.serve.catalogue import Event
 from tradewind.serve.errors import RequestError
 from tradewind.serve.history import Columns, columns, finite
@@ -91,7 +92,7 @@ class Malformed(Exception):
     """A document is not one; the message says why, without its content."""
 
 
-class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+class Document(msgspec.Struct, frozen=True):
     """The JSON under a user's key; other fields of it are somebody else's."""
 
     history: list[str | int | Event] = []
@@ -101,9 +102,19 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(Document)
 
 
-def encode(history: Iterable[str | int | Event] = (), user: Mapping[str, float] | None = None) -> bytes:
-    """Return the value for a user's key: events oldest first, as in a request, and features by name."""
-    return msgspec.json.encode(Document(list(history), dict(user or {})))
+def encode(
+    history: Iterable[str | int | Event | Mapping[str, object]] = (), user: Mapping[str, float] | None = None
+) -> bytes:
+    """Return the value for a user's key: events oldest first, as in a request, and features by name.
+
+    Raises SpecError naming what is wrong with them.
+    """
+    value = msgspec.json.encode({"history": list(history), "user": dict(user or {})})
+    try:
+        decode(value)
+    except Malformed as error:
+        raise SpecError(f"not a user's document: {error}") from None
+    return value
 
 
 def decode(value: bytes) -> Stored:
@@ -111,13 +122,8 @@ def decode(value: bytes) -> Stored:
     if len(value) > MAX_VALUE_BYTES:
         raise Malformed(f"it has {len(value)} bytes; {MAX_VALUE_BYTES} is the limit")
     try:
-        return stored(_decoder.decode(value))
+        document = _decoder.decode(value)
+        user = {name: finite(number, name) for name, number in document.user.items()}
+        return Stored(columns(document.history), user)
     except (msgspec.MsgspecError, RequestError, RecursionError, UnicodeDecodeError) as error:
         raise Malformed(str(error)) from None
-
-
-def stored(document: Document) -> Stored:
-    """Return the same, checked. Raises RequestError naming what is wrong."""
-    return Stored(
-        columns(document.history), {name: finite(value, name) for name, value in document.user.items()}
-    )

@@ -6,8 +6,7 @@ import pathlib
 import msgspec
 
 from tradewind.errors import SpecError
-from tradewind.serve.errors import RequestError
-from tradewind.serve.features.base import Document, Fetched, Malformed, Outcome, decode, encode, stored
+from tradewind.serve.features.base import Document, Fetched, Outcome, decode, encode
 from tradewind.serve.features.metrics import FeatureMetrics
 
 
@@ -53,11 +52,9 @@ def read(path: pathlib.Path) -> dict[str, bytes]:
 def _add(found: dict[str, bytes], decoder: "msgspec.json.Decoder[Line]", text: bytes, where: str) -> None:
     try:
         line = decoder.decode(text)
-        stored(line)
         value = encode(line.history, line.user)
-        decode(value)
-    except (msgspec.MsgspecError, RequestError, RecursionError, UnicodeDecodeError, Malformed) as error:
-        raise SpecError(f"{where}: not a user's line: {error}") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, SpecError) as error:
+        raise SpecError(f"{where}: {error}") from None
     if str(line.id) in found:
         raise SpecError(f"{where}: user {str(line.id)[:80]!r} is there twice; keep one")
     found[str(line.id)] = value
