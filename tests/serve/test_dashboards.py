@@ -103,21 +103,28 @@ def promtool() -> str:
     return found
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def said(*command: str) -> tuple[int, str]:
+    """The exit code, and what was printed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout
 
 
 def test_every_query_is_promql(promtool: str, tmp_path: pathlib.Path) -> None:
     """promtool reads the rules, and the dashboard's queries as if they were rules."""
-    run(promtool, "check", "rules", str(RULES))
+    code, text = said(promtool, "check", "rules", str(RULES))
+    assert code == 0, text
+    assert f"SUCCESS: {len(rules())} rules found" in text
     queries = [text.replace("$__rate_interval", "5m").replace("$job", ".*") for text in expressions()]
     recorded = [{"record": f"query:{number}", "expr": text} for number, text in enumerate(queries)]
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
-    run(promtool, "check", "rules", str(file))
+    code, text = said(promtool, "check", "rules", str(file))
+    assert code == 0, text
+    assert f"SUCCESS: {len(queries)} rules found" in text
 
 
 def test_alerts_fire_when_they_should(promtool: str) -> None:
     """Overload burns the budget and is told; half a percent late and clients' own mistakes are not."""
-    run(promtool, "test", "rules", str(RULES.with_suffix(".test.yaml")))
+    code, text = said(promtool, "test", "rules", str(RULES.with_suffix(".test.yaml")))
+    assert code == 0, text
+    assert text.rstrip().endswith("SUCCESS")

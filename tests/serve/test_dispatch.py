@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.serve.engine import prepared
 from tradewind.serve import dispatch
 from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
@@ -52,6 +53,24 @@ def test_a_request_whose_worker_dies_after_its_deadline_is_told_so(engine):
             os.kill(engine.pool.processes[0], signal.SIGKILL)
             error = await error_of(job)
         assert (error.status, error.retry_after_s) == (503, 1.0)
+
+    engine.run(scenario())
+
+
+def test_a_request_whose_deadline_is_past_is_not_tried(engine, monkeypatch):
+    """Though an idle worker tries what may be late, when nothing was measured lately: at the start, or for a second."""
+    now = time.monotonic() + engine.ahead_s + 5.0
+    monkeypatch.setattr(engine.dispatcher, "_clock", lambda: now)
+    program, one = "lookup", prepared(ids=ids(1))
+
+    async def scenario():
+        await engine.loaded()
+        too_little_s = engine.dispatcher.profiles[program].fastest_s / 2
+        job = engine.dispatcher.submit(program, one, now + too_little_s)
+        engine.dispatcher.cancel(program, job)
+        with pytest.raises(RequestError) as caught:
+            engine.dispatcher.submit(program, one, now)
+        assert caught.value.status == 429
 
     engine.run(scenario())
 
@@ -248,7 +267,9 @@ def test_nan_in_a_request_that_shares_no_batch_is_its_own(engine):
         await engine.loaded(1)
         x = np.array([1.0, np.nan], np.float32)
         one = Prepared({"x": Tensor("FP32", x.shape, x.tobytes())}, 1, object())
-        error = await error_of(engine.dispatcher.submit("total", one, time.monotonic() + 30.0))
+        error = await error_of(
+            engine.dispatcher.submit("total", one, time.monotonic() + engine.ahead_s + 30.0)
+        )
         assert error.status == 400
 
     engine.run(scenario())

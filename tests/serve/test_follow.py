@@ -1,11 +1,12 @@
 """A server that follows its alias: what it answers before, while and after the alias moves."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
+import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -81,10 +82,18 @@ def ask(client: httpx2.Client, server: Server) -> str:
 
 def until_said(server: Server, event: str, count: int = 1) -> list[dict]:
     """Wait until the server has logged an event so often; return those lines."""
-    while len(found := [line for line in server.lines if line["event"] == event]) < count:
-        assert server.process.poll() is None
-        time.sleep(0.02)  # between looks, so that the server has the core
-    return found
+    # Tail is told by the kernel when the file grows, and ends with the server.
+    command = ["tail", "-n", "+1", "-f", f"--pid={server.process.pid}", str(server.log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tail:
+        try:
+            for line in tail.stdout:
+                count -= json.loads(line)["event"] == event
+                if not count:
+                    break
+        finally:
+            tail.kill()
+    assert server.process.poll() is None, server.log.read_text()
+    return [line for line in server.lines if line["event"] == event]
 
 
 @contextlib.contextmanager

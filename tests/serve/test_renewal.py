@@ -4,7 +4,10 @@ import asyncio
 import os
 import pathlib
 
+import pytest
+
 from tradewind.errors import SpecError
+from tradewind.serve import renewal
 from tradewind.serve.renewal import Renewal, keep_renewed
 
 
@@ -57,18 +60,26 @@ def test_a_file_that_is_not_whole_changes_nothing_and_the_next_one_is_read(tmp_p
     asyncio.run(main())
 
 
-def test_asking_looks_at_once():
-    """As SIGHUP does."""
+def test_asking_looks_at_once(monkeypatch: pytest.MonkeyPatch):
+    """As SIGHUP does: each time once, also where nothing has changed, however long it is until the next look."""
+    monkeypatch.setattr(renewal, "LOOK_EVERY_S", 1e6)
+    renewed: list[int] = []
 
     async def main() -> None:
         asked, done = asyncio.Event(), asyncio.Event()
 
         async def renew() -> None:
+            renewed.append(len(renewed))
             done.set()
 
-        asked.set()
         task = asyncio.create_task(keep_renewed([Renewal("nothing", [], renew)], asked))
-        await done.wait()
+        for times in (1, 2):
+            done.clear()
+            asked.set()
+            await done.wait()
+            await asyncio.sleep(0)  # the look ends, and another would begin if it was still asked for
+            assert len(renewed) == times
+            assert not asked.is_set()
         task.cancel()
 
     asyncio.run(main())

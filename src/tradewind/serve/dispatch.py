@@ -178,6 +178,8 @@ class Dispatcher:
         """Let a request in, with others giving way where they have to; what speaks against it where it cannot."""
         workers = self._workers(now)
         verdict = self._queues.verdict(lane, job, workers, now)
+        if now >= job.deadline_s:
+            return verdict  # late whatever is measured by running it
         if not verdict.admit:
             victims = self._queues.make_room(lane, job, workers, now)
             if not victims:

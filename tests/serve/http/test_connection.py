@@ -239,6 +239,9 @@ def test_a_client_that_leaves_is_noticed():
             await client.close()
             await asyncio.wait_for(serving.app.left.wait(), 20)
             serving.app.later[0].set_result(b"nobody reads this")
+            other = await serving.send(post(b"next"))
+            assert (await other.answer())[2] == b"next"
+            assert [request.path for request in serving.app.requests] == ["/later", "/"]
 
     run(scenario())
 

@@ -36,15 +36,32 @@ class Scene:
         self._cluster_wide: list[str] = []
         self._events = itertools.count()
 
-    def node(self, gpus: int = 8, labels: dict[str, str] | None = None, **how: Any) -> str:
+    def node(self, gpus: int = 8, **how: Any) -> str:
         """A node of this scene's pool."""
-        name = f"{self.namespace}-{len(self.nodes)}"
-        self.plane.add_node(name, gpus=gpus, labels={"pool": self.namespace} | (labels or {}), **how)
-        self.nodes.append(name)
-        return name
+        return self.pool(1, gpus, **how)[0]
 
-    def pool(self, count: int, gpus: int = 8, **how: Any) -> list[str]:
-        return [self.node(gpus, **how) for _ in range(count)]
+    def pool(
+        self,
+        count: int,
+        gpus: int = 8,
+        labels: dict[str, str] | None = None,
+        kwok: bool = True,
+        **how: Any,
+    ) -> list[str]:
+        """So many nodes, once they are ready where kwok keeps them so: until then a job waits for that, not for its fault."""
+        first = len(self.nodes)
+        names = [f"{self.namespace}-{number}" for number in range(first, first + count)]
+        own = {"pool": self.namespace}
+        for name in names:
+            self.plane.add_node(name, gpus=gpus, labels=own | (labels or {}), kwok=kwok, **how)
+            self.nodes.append(name)
+        if kwok:
+            self.api.wait(
+                "/api/v1/nodes",
+                lambda nodes: {node["metadata"]["name"] for node in nodes if _ready(node)}.issuperset(names),
+                labelSelector=f"pool={self.namespace}",
+            )
+        return names
 
     def job(self, name: str = "train", hosts: int = 1, pod: Object | None = None, **spec: Any) -> None:
         """An Indexed Job of so many hosts; `pod` changes its pod template, `spec` the Job itself."""
@@ -193,6 +210,15 @@ def now(plus_s: int = 0) -> str:
     """The time as the API writes it."""
     moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=plus_s)
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _ready(node: Object) -> bool:
+    """As the node says, and as the scheduler reads it from the taints that the cluster takes away a moment later."""
+    conditions = node.get("status", {}).get("conditions", ())
+    taints = node["spec"].get("taints", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) and not any(
+        taint["key"].startswith("node.kubernetes.io/") for taint in taints
+    )
 
 
 def _unschedulable(pod: Object) -> bool:
