@@ -31,6 +31,11 @@ class WorkerLost(Exception):
         return "it ended before it was loaded"
 
 
+def threads_of(num_workers: int) -> int:
+    """Return the threads of each worker: the cores but one, which is the front process's, shared out."""
+    return max(1, ((os.cpu_count() or 1) - 1) // num_workers)
+
+
 class WorkerOptions(NamedTuple):
     """What a worker is started with."""
 
@@ -45,6 +50,8 @@ class WorkerOptions(NamedTuple):
     """Runs of each batch size that are measured at start-up, after one to warm up; 0 where that is known."""
     levels: tuple[QualityLevel, ...] = ()
     """The levels of a recommender; its own when empty."""
+    compiled: tuple[str, ...] | None = None
+    """The programs to run compiled; None to find out which are faster so."""
 
     def command(self, fd: int, memory: int | None = None) -> list[str]:
         return [
@@ -58,6 +65,7 @@ class WorkerOptions(NamedTuple):
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
             *("--levels", msgspec.json.encode(self.levels).decode()),
+            *("--compiled", msgspec.json.encode(self.compiled).decode()),
         ]
 
 
@@ -194,7 +202,8 @@ class Pool:
         except BaseException:  # also when it is not wanted any more: nobody else knows of the process
             await worker.stop()
             raise
-        self._options = self._options._replace(digest=description.digest, repeats=0)
+        compiled = tuple(name for name, how in description.execution.items() if how.compiled)
+        self._options = self._options._replace(digest=description.digest, repeats=0, compiled=compiled)
         self._adopt(worker)
         for _ in range(num_loaded - 1):
             self._adopt(await self._next())

@@ -1,6 +1,6 @@
 """What a worker can run: each program of a generic package, or the recommendation pipeline."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +16,8 @@ from tradewind.serve.filtering import FILTER, FILTER_BYTES
 from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
+from tradewind.serve.programs import Programs
+from tradewind.serve.samples import randomly
 from tradewind.serve.tensors import DTYPES
 from tradewind.spec import QualityLevel
 
@@ -33,13 +35,44 @@ class Runner(Protocol):
         ...
 
 
+class Rehearsed(Runner, Protocol):
+    """A runner of a package's programs."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The programs that it calls."""
+        ...
+
+    def rehearse(self) -> Iterator[int]:
+        """Run samples of every batch size; the size of the run that comes next is told before it."""
+        ...
+
+
 def runners_of(
-    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel] = ()
-) -> dict[str, Runner]:
+    package: Package,
+    max_batch: int,
+    candidates: int,
+    index: str,
+    levels: Sequence[QualityLevel] = (),
+    programs: Programs | None = None,
+) -> dict[str, Rehearsed]:
     """Return what this package serves, by program name; a recommender's levels, best first."""
+    programs = programs or Programs(package)
     if package.manifest.task == RECOMMEND:
-        return _pipelines(package, max_batch, candidates, index, levels)
-    return {name: ProgramRunner(package, name, max_batch) for name in package.manifest.programs}
+        return _pipelines(package, programs, max_batch, candidates, index, levels)
+    return {name: ProgramRunner(package, programs, name, max_batch) for name in package.manifest.programs}
+
+
+def rehearse(runners: Mapping[str, Rehearsed], programs: Programs, repeats: int) -> None:
+    """Try the compiled programs on samples, with the first runner that uses them, and choose which are used."""
+    seen: set[str] = set()
+    with programs.trial(repeats):
+        for runner in runners.values():
+            if not programs.tried & (runner.uses - seen):
+                continue
+            seen |= runner.uses
+            for rows in runner.rehearse():
+                programs.batch(rows)
 
 
 def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
@@ -51,8 +84,9 @@ def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
 class ProgramRunner:
     """One exported program; batched on the leading dimension where every input and output shares it."""
 
-    def __init__(self, package: Package, name: str, max_batch: int) -> None:
-        self._module = package.program(name)
+    def __init__(self, package: Package, programs: Programs, name: str, max_batch: int) -> None:
+        self._module = programs(name)
+        self.uses = frozenset((name,))
         signature = package.signature(name)
         self._inputs = tuple(_port(t) for t in signature.inputs)
         self._outputs = tuple(_port(t) for t in signature.outputs)
@@ -72,21 +106,33 @@ class ProgramRunner:
             inputs=self._inputs, outputs=self._outputs, profile_s=profile, max_rows=self._max_rows
         )
 
+    def rehearse(self) -> Iterator[int]:
+        for rows in batch_sizes(self._max_rows):
+            yield rows
+            zeros = self._sample(rows)
+            self.run(zeros)
+            randomly(self.run, zeros)
+
     def _sample(self, rows: int) -> Tensors:
         batch_symbol = self._inputs[0].symbols[0] if self._max_rows > 1 else None
         return {p.name: _sample(p, batch_symbol, rows) for p in self._inputs}
 
 
 def _pipelines(
-    package: Package, max_batch: int, candidates: int, index: str, levels: Sequence[QualityLevel]
-) -> dict[str, Runner]:
+    package: Package,
+    programs: Programs,
+    max_batch: int,
+    candidates: int,
+    index: str,
+    levels: Sequence[QualityLevel],
+) -> dict[str, Rehearsed]:
     embedding = package.tensors("items")["embedding"]
     num_items = embedding.shape[0] - 1
     settings = settings_of(package.config, num_items)
     attributes = attributes_of(package, len(embedding))
     rungs = recommender_rungs(levels, min(candidates, num_items), package.manifest.programs)
     found = build(index, embedding.numpy(), skip=1, attributes=attributes)
-    whole = Recommender(package, found, rungs[0], settings.popular, attributes)
+    whole = Recommender(programs, found, rungs[0], settings.popular, attributes)
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
             whole.at(rung), rung, settings, num_items, max_batch, attributes
@@ -118,14 +164,25 @@ class PipelineRunner:
         self._max_rows = max_batch
         self._filters = None if attributes is None else typical(attributes)
 
+    @property
+    def uses(self) -> frozenset[str]:
+        return self.recommender.uses
+
     def run(self, tensors: Tensors) -> Tensors:
         return self.recommender(tensors)
+
+    def rehearse(self) -> Iterator[int]:
+        for rows in batch_sizes(self._max_rows):
+            yield rows
+            self.run(self._sample(rows))
+            sample = self._sample(rows)
+            self.run(sample | {"user": torch.randn_like(sample["user"])})
+        self._forget_waiting()
 
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
         profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
-        if self.recommender.audit is not None:
-            self.recommender.audit.forget_waiting()  # these histories are nobody's
+        self._forget_waiting()
         return wire.Program(
             inputs=(),
             outputs=(),
@@ -134,6 +191,10 @@ class PipelineRunner:
             level=self.rung.name,
             most=self.rung.most,
         )
+
+    def _forget_waiting(self) -> None:
+        if self.recommender.audit is not None:
+            self.recommender.audit.forget_waiting()  # these histories are nobody's
 
     def _sample(self, rows: int) -> Tensors:
         total = rows * self._history

@@ -2,12 +2,11 @@
 
 import asyncio
 import gc
-import os
 import pathlib
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,9 +16,10 @@ from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
 from tradewind.serve.accesslog import AccessLog, Mode
+from tradewind.serve.compiling import Compiling
 from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
-from tradewind.serve.execution import WorkerOptions
+from tradewind.serve.execution import WorkerOptions, threads_of
 from tradewind.serve.follow import Follower
 from tradewind.serve.replica import Replica
 from tradewind.spec import EndpointSpec
@@ -82,25 +82,26 @@ def serve(
     _log_to_stderr()
     raise_open_files(MAX_CONNECTIONS)
     package = locate(spec.model, lambda: store)
-    threads = max(1, ((os.cpu_count() or 1) - 1) // spec.workers)
     options = WorkerOptions(
         str(package.path),
         spec.max_batch,
         spec.candidates,
         spec.index,
-        threads,
+        threads_of(spec.workers),
         package.digest,
         levels=spec.levels,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         replica = Replica(spec, options, package.version, num_spares, AccessLog(access_log))
-        follower = Follower(replica, options, package.alias, store) if package.alias else None
-        runner.run(_serve(replica, follower, on_ready))
+        looks: list[Follower | Compiling] = [Compiling(replica)] if spec.compile else []
+        if package.alias:
+            looks.append(Follower(replica, options, package.alias, store))
+        runner.run(_serve(replica, looks, on_ready))
 
 
-async def _serve(replica: Replica, follower: Follower | None, on_ready: OnReady) -> None:
+async def _serve(replica: Replica, looks: Sequence[Follower | Compiling], on_ready: OnReady) -> None:
     with _listen(replica.spec.host, replica.spec.port) as sock:
-        edge = Edge(replica, [follower] if follower else [])
+        edge = Edge(replica, looks)
         try:
             await replica.start()
             await edge.start(sock)
@@ -108,8 +109,8 @@ async def _serve(replica: Replica, follower: Follower | None, on_ready: OnReady)
             on_ready(edge, replica)
             await _until_drained(replica, edge)
         finally:
-            if follower is not None:
-                await follower.close()
+            for look in looks:
+                await look.close()
             await replica.close()
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,12 +14,14 @@ import torch
 
 from tradewind.errors import TradewindError
 from tradewind.models import open_package
+from tradewind.models.artefacts import Artefacts
 from tradewind.retrieve.audit import Audit
 from tradewind.serve import wire
 from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.filtering import described
-from tradewind.serve.runners import Runner, recommender_of, runners_of
+from tradewind.serve.programs import Programs
+from tradewind.serve.runners import Runner, recommender_of, rehearse, runners_of
 from tradewind.serve.shared import Shared
 from tradewind.serve.tensors import from_torch, nan_in, to_torch
 from tradewind.spec import QualityLevel
@@ -59,10 +61,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--levels", default="[]")
     parser.add_argument("--digest", default="")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", default="null", help="JSON list of programs; null to find out")
     return parser.parse_args(argv)
 
 
-def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
+def _announce(sock: socket.socket, args: argparse.Namespace) -> Mapping[str, Runner]:
     if is_reference(args.model):
         runners, about, items = _python(args)
     else:
@@ -73,7 +76,7 @@ def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner
     return runners
 
 
-Loaded = tuple[dict[str, Runner], dict[str, Any], list[str]]
+Loaded = tuple[Mapping[str, Runner], dict[str, Any], list[str]]
 
 
 def _python(args: argparse.Namespace) -> Loaded:
@@ -92,14 +95,18 @@ def _packaged(args: argparse.Namespace) -> Loaded:
     }
     items = package.vocabulary("item") if manifest.task == "recommend" else []
     levels = msgspec.json.decode(args.levels, type=tuple[QualityLevel, ...])
-    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels)
+    given = msgspec.json.decode(args.compiled, type=tuple[str, ...] | None)
+    programs = Programs(package, Artefacts(), given)
+    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels, programs)
+    rehearse(runners, programs, args.repeats)
+    about["execution"] = programs.execution
     recommender = recommender_of(runners)
     if recommender is not None and recommender.popular_attributes is not None:
         about["attributes"] = described(recommender.popular_attributes)
     return runners, about, items
 
 
-def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None = None) -> None:
+def _answer(sock: socket.socket, runners: Mapping[str, Runner], memory: Shared | None = None) -> None:
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     recommender = recommender_of(runners)
     audit = None if recommender is None else recommender.audit

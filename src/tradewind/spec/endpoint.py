@@ -77,6 +77,8 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     max_request_mib: Positive = 8.0
     candidates: AtLeastOne = 200
     index: str = "exact"
+    compile: bool = False
+    """Compile, beside serving, what is not compiled for this machine yet; what is, is used in any case."""
     classes: tuple[PriorityClass, ...] = CLASSES
     default_class: str = "normal"
     tenants: dict[str, Positive] = msgspec.field(default_factory=dict)
