@@ -30,7 +30,6 @@ def compile(model: str, /, *, output: OutputFlag = "table") -> int:
     output
         `table` for people, `json` for programs.
     """
-    from tradewind.serve.ahead import build, try_out
     from tradewind.serve.server import locate
     from tradewind.spec import EndpointSpec, load_yaml
     from tradewind.store import open_store
@@ -39,6 +38,8 @@ def compile(model: str, /, *, output: OutputFlag = "table") -> int:
     spec = load_yaml(model, EndpointSpec) if in_file else EndpointSpec(model=model)
     with open_store() as store:
         located = locate(spec.model, lambda: store)
+    from tradewind.serve.ahead import build, try_out  # loads torch
+
     failed: dict[str, str] = {}
     for built in build(located):
         print(_said(built), file=sys.stderr, flush=True)

@@ -193,15 +193,20 @@ class Pool:
 
         One after the other because another version may be serving on the same cores. Raises TradewindError with the worker's own words when the package cannot be loaded.
         """
-        worker = await Worker.start(self._options)
         try:
-            description, vocabulary = await worker.ready()
-        except WorkerLost:
-            code, package = await worker.stop(), self._options.package
-            raise TradewindError(f"the model worker ended with code {code} while loading {package}") from None
-        except BaseException:  # also when it is not wanted any more: nobody else knows of the process
-            await worker.stop()
-            raise
+            worker, description, vocabulary = await self._first()
+        except WorkerLost as lost:
+            if self._options.compiled is not None:
+                code, package = lost.args[0], self._options.package
+                raise TradewindError(
+                    f"the model worker ended with code {code} while loading {package}"
+                ) from None
+            # Whether what was compiled ends the process is found out without it: it never keeps a model from serving.
+            log.warning(
+                "worker lost while loading; tried again without compiled programs", exit_code=lost.args[0]
+            )
+            self._options = self._options._replace(compiled=())
+            return await self.start(num_loaded)
         compiled = tuple(name for name, how in description.execution.items() if how.compiled)
         self._options = self._options._replace(digest=description.digest, repeats=0, compiled=compiled)
         self._adopt(worker)
@@ -278,6 +283,17 @@ class Pool:
             else:
                 self._on_change()
                 return
+
+    async def _first(self) -> tuple[Worker, wire.Description, bytes]:
+        """Return the worker that measures, loaded. Raises WorkerLost where it died of it."""
+        worker = await Worker.start(self._options)
+        try:
+            return worker, *await worker.ready()
+        except WorkerLost:
+            raise WorkerLost(await worker.stop()) from None
+        except BaseException:  # also when it is not wanted any more: nobody else knows of the process
+            await worker.stop()
+            raise
 
     async def _next(self) -> Worker:
         try:

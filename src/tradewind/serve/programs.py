@@ -111,7 +111,7 @@ class Programs:
         if self._artefacts is None:
             return None, "compiled programs are not asked for"
         if self._given is not None and program.name not in self._given:
-            return None, "not chosen by the worker that measured"
+            return None, "the worker that tried it did not choose it, or was lost"
         try:
             found = self._artefacts.find(key_of(self._package, program))
             return (None, NOT_BUILT) if found is None else (Compiled(found[0], program), "")

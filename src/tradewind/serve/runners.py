@@ -17,13 +17,11 @@ from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
 from tradewind.serve.programs import Programs
-from tradewind.serve.samples import randomly
-from tradewind.serve.tensors import DTYPES
+from tradewind.serve.samples import randomly, zeros
 from tradewind.spec import QualityLevel
 
 Tensors = dict[str, torch.Tensor]
 RECOMMEND = "recommend"
-SAMPLE_DIMENSION = 8
 
 
 class Runner(Protocol):
@@ -109,13 +107,13 @@ class ProgramRunner:
     def rehearse(self) -> Iterator[int]:
         for rows in batch_sizes(self._max_rows):
             yield rows
-            zeros = self._sample(rows)
-            self.run(zeros)
-            randomly(self.run, zeros)
+            sample = self._sample(rows)
+            self.run(sample)
+            randomly(self.run, self._inputs, sample)
 
     def _sample(self, rows: int) -> Tensors:
         batch_symbol = self._inputs[0].symbols[0] if self._max_rows > 1 else None
-        return {p.name: _sample(p, batch_symbol, rows) for p in self._inputs}
+        return zeros(self._inputs, batch_symbol, rows)
 
 
 def _pipelines(
@@ -240,13 +238,3 @@ def _max_rows(ports: tuple[wire.Port, ...], max_batch: int) -> int:
         return 1
     low, high = ports[0].range[0]
     return 1 if low > 1 else min(max_batch, high or max_batch)
-
-
-def _sample(port: wire.Port, batch_symbol: str | None, rows: int) -> torch.Tensor:
-    ranges = port.range or tuple((0, None) for _ in port.shape)
-    symbols = port.symbols or tuple(None for _ in port.shape)
-    shape = []
-    for size, symbol, (low, high) in zip(port.shape, symbols, ranges, strict=True):
-        free = rows if symbol is not None and symbol == batch_symbol else max(low, SAMPLE_DIMENSION)
-        shape.append(size if size >= 0 else min(free, high or free))
-    return torch.zeros(shape, dtype=DTYPES[port.dtype])

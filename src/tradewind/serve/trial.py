@@ -39,9 +39,11 @@ class Trial:
         self._seconds: dict[int, dict[str, list[float]]] = defaultdict(lambda: {"eager": [], "compiled": []})
         self._difference = 0.0
         self._failed = ""
+        self._calls = 0
 
     def __call__(self, inputs: tuple[torch.Tensor, ...]) -> Outputs:
         expected: Outputs = self._eager.graph_module(*inputs)
+        self._calls += 1
         if self._failed:
             return expected
         try:
@@ -63,9 +65,12 @@ class Trial:
             if s["compiled"]
         )
         why = self._failed
-        if not why and not given:
+        if not why and not self._calls:
+            why = "no sample was of sizes that it was compiled for"
+        elif not why and not given:
             why = _slower(timings)
-        return Execution(compiled=not why, why=why, difference=self._difference, timings=timings)
+        difference = self._difference if self._calls else None
+        return Execution(compiled=not why, why=why, difference=difference, timings=timings)
 
     def _time(self, which: str, run: Callable[[], object]) -> None:
         start = self._clock()
