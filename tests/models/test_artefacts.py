@@ -124,6 +124,8 @@ def test_the_key_is_the_graphs_not_the_weights(tmp_path, monkeypatch):
     assert key(one, "score") != before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_damaged_one_is_built_again_and_a_sound_one_is_not(compiled, tmp_path):
     """What is built serves again."""
     library = compiled.library("score")
@@ -150,6 +152,7 @@ def test_two_builders_at_once_build_each_program_once(tmp_path):
     assert not list((tmp_path / "home" / "compiled").glob(".making-*"))
 
 
+@pytest.mark.timeout(600)
 def test_a_builder_that_is_killed_leaves_nothing_to_load(compiled):
     """Half a library has no manifest, and no name that is looked for."""
     library = compiled.library("score")
