@@ -27,7 +27,7 @@ def build(package: Package, artefacts: Artefacts) -> Iterator[Built]:
         signal.alarm(LIMIT_S)
         try:
             yield _build(package, name, artefacts)
-        except TradewindError as error:
+        except (TradewindError, OSError) as error:
             yield Built(program=name, error=str(error))
     signal.alarm(0)
 
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         package = open_package(args.package, digest=args.digest or None)
         for built in build(package, artefacts):
             os.write(report, msgspec.json.encode(built) + b"\n")
-    except TradewindError as error:
+    except (TradewindError, OSError) as error:
         os.write(report, msgspec.json.encode(Built(program="", error=str(error))) + b"\n")
         return 1
     return 0

@@ -25,7 +25,7 @@ REPEATS = 15
 def build(located: Located) -> Iterator[Built]:
     """Compile what is not compiled yet, in a process of its own; say of each program what became of it.
 
-    Raises SpecError for a class of a file.
+    Raises SpecError for a class of a file, TradewindError where that process was ended.
     """
     if is_reference(str(located.path)):
         raise SpecError(f"{located.path}: only packages are compiled, not classes of a file")
@@ -41,6 +41,7 @@ def build(located: Located) -> Iterator[Built]:
         try:
             for line in process.stdout:
                 yield msgspec.json.decode(line, type=Built)
+            building.check_end(process.wait())
         finally:
             process.kill()
 

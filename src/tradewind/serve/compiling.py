@@ -81,6 +81,7 @@ async def _build(serving: Serving) -> AsyncIterator[building.Built]:
     try:
         async for line in process.stdout:
             yield msgspec.json.decode(line, type=building.Built)
+        building.check_end(await process.wait())
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its compiler too

@@ -173,8 +173,8 @@ class PipelineRunner:
         for rows in batch_sizes(self._max_rows):
             yield rows
             self.run(self._sample(rows))
-            sample = self._sample(rows)
-            self.run(sample | {"user": torch.randn_like(sample["user"])})
+            some = self._sample(rows, torch.randint(1, self._history + 1, (rows,)))
+            self.run(some | {"user": torch.randn_like(some["user"])})
         self._forget_waiting()
 
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
@@ -194,17 +194,19 @@ class PipelineRunner:
         if self.recommender.audit is not None:
             self.recommender.audit.forget_waiting()  # these histories are nobody's
 
-    def _sample(self, rows: int) -> Tensors:
-        total = rows * self._history
+    def _sample(self, rows: int, lengths: torch.Tensor | None = None) -> Tensors:
+        """Return histories of random items; of the longest length, where none is given."""
+        lengths = torch.full((rows,), self._history) if lengths is None else lengths
+        total = int(lengths.sum())
         items = torch.randint(1, self._num_items + 1, (total,))
         ones = torch.ones(rows, dtype=torch.int64)
         return {
             "values": items,
             "seen": items,
-            "num_seen": ones * self._history,
+            "num_seen": lengths,
             "timestamps": torch.arange(total),
             "ratings": torch.zeros(total),
-            "lengths": ones * self._history,
+            "lengths": lengths,
             "now": ones * total,
             "k": ones * 10,
             "user": torch.zeros(rows, self._features),
