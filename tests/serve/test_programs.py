@@ -80,6 +80,20 @@ def test_what_cannot_be_loaded_is_not_used(compiled, library):
     assert "program.so" in whys(loaded(compiled)[0])["score"]
 
 
+def test_samples_that_eager_cannot_run_say_nothing_and_stop_nothing(compiled_once, monkeypatch):
+    """What was not tried is not used; it is served."""
+    programs = Programs(compiled_once.package, compiled_once.artefacts)
+    runners = runners_of(compiled_once.package, 8, 0, "exact", programs=programs)
+
+    def fails(tensors):
+        raise ValueError("encode gave NaN or infinity\nand more")
+
+    monkeypatch.setattr(runners["score"], "run", fails)
+    rehearse(runners, programs, 1)
+    assert whys(programs)["score"] == "its samples failed: encode gave NaN or infinity"
+    assert "samples failed" not in whys(programs)["twin"]
+
+
 def test_a_folder_that_others_may_write_is_not_used(compiled):
     """For none of its programs; they are served."""
     compiled.artefacts.folder.chmod(0o777)

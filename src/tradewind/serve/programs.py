@@ -107,6 +107,13 @@ class Programs:
             if running.trial is not None:
                 running.trial.rows = rows
 
+    def refuse(self, names: Collection[str], why: str) -> None:
+        """Take programs for failed that are on trial."""
+        for name in self.tried & set(names):
+            trial = self._running[name].trial
+            assert trial is not None
+            trial.fail(why)
+
     def _load(self, program: Program) -> tuple[Compiled | None, str]:
         if self._artefacts is None:
             return None, "compiled programs are not asked for"

@@ -69,8 +69,12 @@ def rehearse(runners: Mapping[str, Rehearsed], programs: Programs, repeats: int)
             if not programs.tried & (runner.uses - seen):
                 continue
             seen |= runner.uses
-            for rows in runner.rehearse():
-                programs.batch(rows)
+            try:
+                for rows in runner.rehearse():
+                    programs.batch(rows)
+            except (RuntimeError, ValueError, IndexError) as error:
+                # Eager cannot run these samples: nothing was found out, and a model is served without that.
+                programs.refuse(runner.uses, f"its samples failed: {error}")
 
 
 def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:

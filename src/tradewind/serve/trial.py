@@ -52,8 +52,12 @@ class Trial:
                 self._time("eager", lambda: self._eager(*inputs))
                 self._time("compiled", lambda: self._compiled.fits(inputs) and self._compiled(inputs))
         except (ValueError, RuntimeError) as error:
-            self._failed = str(error).splitlines()[0][:300]
+            self.fail(str(error))
         return expected
+
+    def fail(self, why: str) -> None:
+        """Take it for failed; the first reason is kept."""
+        self._failed = self._failed or (why.splitlines() or ["no message"])[0][:300]
 
     def verdict(self, given: bool) -> Execution:
         """What was found; `given` where another worker has measured that it is faster."""
