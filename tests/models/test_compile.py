@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.services.compiled import WIDTH, build, write_small
-from tradewind.models.compile import CompileError, axes, bounds, lifted
+from tradewind.models.compile import CompileError, axes, bounds, exported, lifted
 from tradewind.models.compiled import Compiled
+from tradewind.models.graph import from_json
 from tradewind.models.manifest import Signature, Tensor
+from tradewind.models.program import Program
 
 pytestmark = pytest.mark.timeout(600)  # the first that asks for it waits for the compiler
 
@@ -40,6 +42,33 @@ def test_what_cannot_be_stated_is_named(symbol, high, why):
     signature = Signature(inputs=(vector(symbol, 1, high),), outputs=())
     with pytest.raises(CompileError, match=r".*" + why.replace("*", r"\*")):
         bounds(axes(signature))
+
+
+def asserting(message: str) -> Program:
+    """A program whose graph, well-formed as it is, has a text for the compiler in it."""
+    x, ok = {"node": "x"}, {"node": "ok"}
+    nodes = [
+        {"name": "ok", "target": "aten.all.default", "args": [x], "kwargs": {}},
+        {"name": "checked", "target": "aten._assert_async.msg", "args": [ok, message], "kwargs": {}},
+        {"name": "y", "target": "aten.add.Tensor", "args": [x, 1.0], "kwargs": {}},
+    ]
+    graph = {"format": 1, "inputs": ["x"], "weights": {}, "nodes": nodes, "outputs": [{"node": "y"}]}
+    signature = Signature(inputs=(vector("s", 1, None),), outputs=(vector("s", 1, None),))
+    return Program("asserting", from_json(graph, {}, source="here"), signature)
+
+
+@pytest.mark.parametrize(
+    "text", ['no"); std::system("id', "back\\slash", "two\nlines", "/*", "%s", "caf\u00e9"]
+)
+def test_no_text_of_a_package_becomes_code(text):
+    """It is refused before it is anywhere near the compiler."""
+    with pytest.raises(CompileError, match=r"checked: the text .* cannot be given to a compiler"):
+        exported(asserting(text))
+
+
+def test_plain_words_are_given_to_the_compiler():
+    """Equations and names of modes are."""
+    exported(asserting("bd,bkd->bk floor 1.5"))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import pathlib
 import re
 import subprocess
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +35,7 @@ INDUCTOR = {
 FORMAT = 1
 _SYMBOL = re.compile(r"([A-Za-z_]\w*)(?: ([+-]) (\d+))?", re.ASCII)
 _DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
+_PLAIN = re.compile(r"[A-Za-z0-9_ ,.>-]*", re.ASCII)
 _EXAMPLE_SIZES = (5, 7, 11, 13, 17, 19, 23, 29)
 
 
@@ -88,6 +89,28 @@ def bounds(axes_of: list[list[Axis]]) -> dict[str, tuple[int, int | None]]:
     return found
 
 
+def check_plain(module: fx.GraphModule) -> None:
+    """Raise CompileError for a text among the arguments that is more than words: the compiler writes it into C++ as it is.
+
+    A package may come from anywhere, and a quote in a message would begin code of its author's.
+    """
+    for node in module.graph.nodes:
+        for text in _texts((node.args, node.kwargs)):
+            if not _PLAIN.fullmatch(text):
+                raise CompileError(f"{node.name}: the text {text[:60]!r} cannot be given to a compiler")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in (*value.keys(), *value.values()):
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+
+
 def lifted(module: fx.GraphModule) -> tuple[fx.GraphModule, list[str]]:
     """Return a copy of a program's module that takes its weights before its inputs, and their names in that order."""
     graph = fx.Graph()
@@ -105,6 +128,7 @@ def lifted(module: fx.GraphModule) -> tuple[fx.GraphModule, list[str]]:
 def exported(program: Program) -> tuple[torch.export.ExportedProgram, list[torch.Tensor]]:
     """Export the program anew, weights first, with the dynamic sizes of its signature; and an example of its inputs."""
     assert isinstance(program.graph_module, fx.GraphModule)
+    check_plain(program.graph_module)
     module, names = lifted(program.graph_module)
     weights = [program.graph_module.get_buffer(name) for name in names]
     dimensions = axes(program.signature)

@@ -117,6 +117,6 @@ def _slower(timings: Sequence[Timing]) -> str:
 
     Every batch size counts as much as another: which are common depends on the traffic, which is not known here.
     """
-    ratios = [timing.compiled_s / timing.eager_s for timing in timings]
+    ratios = [max(timing.compiled_s, 1e-9) / max(timing.eager_s, 1e-9) for timing in timings]
     share = statistics.geometric_mean(ratios) if ratios else 1.0
     return "" if share <= GAIN else f"not faster: {share:.2f} of eager's time"
