@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tradewind.serve import compiled
+from tradewind.serve import extensions
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -99,10 +99,10 @@ def cpu_model() -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Python's version and those of the installed `packages`."""
-    compiled.check()
+    extensions.check()
     found = {
         "python": platform.python_version(),
-        "front": "compiled" if compiled.is_compiled() else "sources",
+        "front": "compiled" if extensions.is_compiled() else "sources",
     }
     for package in ("tradewind", *packages):
         try:

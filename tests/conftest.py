@@ -1,8 +1,9 @@
 """Fixtures that every test may ask for: real services, started when first asked for."""
 
-from tradewind.serve import compiled
+from tradewind.serve import extensions
 
 pytest_plugins = [
+    "tests.services.compiled",
     "tests.services.postgres",
     "tests.services.redis",
     "tests.services.s3",
@@ -14,4 +15,4 @@ pytest_plugins = [
 
 def pytest_configure(config):
     """What is tested is what is there: no module that was compiled from older sources."""
-    compiled.check()
+    extensions.check()

@@ -16,7 +16,7 @@ from tradewind.names import ExitCode
 
 FROZEN = (
     "run", "plan", "render", "rerun", "ps", "show", "logs", "why", "resize", "stop", "chaos", "publish", "models", "promote",
-    "serve", "deploy", "endpoints", "undeploy", "keys", "load", "report", "doctor",
+    "compile", "serve", "deploy", "endpoints", "undeploy", "keys", "load", "report", "doctor",
 )  # fmt: skip
 HEAVY = ("torch", "numpy", "pyarrow", "sqlalchemy", "httptools", "httpx2", "uvloop", "lightkube")
 

@@ -29,6 +29,7 @@ SERIES = {
     "tradewind_workers_placed": ("gauge", {"device", "cpus", "threads"}),
     "tradewind_worker_restarts": ("counter", set()),
     "tradewind_profile_seconds": ("gauge", {"model", "rows"}),
+    "tradewind_program_compiled": ("gauge", {"model", "program"}),
     "tradewind_version_info": ("gauge", {"version"}),
     "tradewind_version_changes": ("counter", {"outcome"}),
 }

@@ -9,6 +9,7 @@ from tradewind.models import open_package
 from tradewind.retrieve import build
 from tradewind.serve.ladder import Rung
 from tradewind.serve.pipeline import Recommender
+from tradewind.serve.programs import Programs
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def pipeline(
     popular=POPULAR,
 ):
     rung = Rung("level", candidates, ranks, preranked)
-    return Recommender(package.program, build("exact", table, skip=1), rung, popular)
+    return Recommender(Programs(package), build("exact", table, skip=1), rung, popular)
 
 
 def batch(*users: dict) -> dict[str, torch.Tensor]:

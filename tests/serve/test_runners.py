@@ -10,7 +10,8 @@ from tests.serve.conftest import NUM_ITEMS
 from tradewind.errors import TradewindError
 from tradewind.models import Package, open_package
 from tradewind.serve.device import Naive, OnDevice
-from tradewind.serve.runners import runners_of
+from tradewind.serve.programs import Running
+from tradewind.serve.runners import programs_on, runners_of
 from tradewind.serve.wire import Program
 
 
@@ -59,7 +60,7 @@ def test_a_package_on_a_device_answers_the_same(generic, recommender):
     ):
         device, package = Naive(), open_package(folder)
         on_cpu = runners_of(package, 4, 40, "exact")
-        on_device = runners_of(package, 4, 40, "exact", backend=device)
+        on_device = runners_of(package, 4, 40, "exact", programs=programs_on(device, package, 4))
         for name in chosen:
             on_device[name].describe(lambda: 0.0, 1)
         device.warming = False
@@ -74,12 +75,13 @@ def test_a_package_on_a_device_answers_the_same(generic, recommender):
 def test_what_is_batched_is_captured_at_start_up(generic, recommender):
     """Each batch size, for a ranker at the width of each level; jagged histories and sums are not batched."""
 
-    def graphs(program: object) -> int:
-        assert isinstance(program, OnDevice)
-        return program.graphs
+    def graphs(running: Running) -> int:
+        assert isinstance(running.eager, OnDevice)
+        return running.eager.graphs
 
     def started(folder) -> dict:
-        runners = runners_of(open_package(folder), 16, 40, "exact", backend=Naive())
+        package = open_package(folder)
+        runners = runners_of(package, 16, 40, "exact", programs=programs_on(Naive(), package, 16))
         with capture_logs() as lines:
             for runner in runners.values():
                 runner.describe(lambda: 0.0, 0)

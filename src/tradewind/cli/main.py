@@ -29,6 +29,7 @@ COMMANDS = {
     "publish": ("models:publish", "Publish a packaged model as an immutable version NAME@N."),
     "models": ("models:models", "List model versions and their aliases."),
     "promote": ("models:promote", "Move an alias to a version, if its offline gate agrees."),
+    "compile": ("compile:compile", "Compile a model's programs for this machine, and try them."),
     "serve": ("serve:serve", "Serve a model inside a latency budget."),
     "deploy": ("deploy:deploy", "Serve a model on a cluster, or change what is served there."),
     "endpoints": ("deploy:endpoints", "List the endpoints of a cluster."),

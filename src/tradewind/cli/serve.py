@@ -29,6 +29,7 @@ def serve(
     max_batch: int | None = None,
     max_request_mib: float | None = None,
     candidates: int | None = None,
+    compile: bool = False,
     access_log: Literal["auto", "all", "off"] = "auto",
     dry_run: bool = False,
     output: OutputFlag = "table",
@@ -66,6 +67,9 @@ def serve(
         Largest request body, in MiB; 8.
     candidates
         Items that a recommender retrieves and ranks; 200.
+    compile
+        Compile the model's programs for this machine, beside serving, and change over once that is done and faster.
+        What is compiled already (`tradewind compile`) is used without this flag.
     access_log
         auto: every request at low rates, only failures at high ones; all; off.
     dry_run
@@ -92,6 +96,7 @@ def serve(
         "max_batch": max_batch,
         "max_request_mib": max_request_mib,
         "candidates": candidates,
+        "compile": compile or None,
     }
     in_file = model.endswith((".yaml", ".yml"))
     spec = load_yaml(model, EndpointSpec) if in_file else EndpointSpec(model=model)

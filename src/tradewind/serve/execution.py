@@ -48,6 +48,8 @@ class WorkerOptions(NamedTuple):
     """Runs of each batch size that are measured at start-up, after one to warm up; 0 where that is known."""
     levels: tuple[QualityLevel, ...] = ()
     """The levels of a recommender; its own when empty."""
+    compiled: tuple[str, ...] | None = None
+    """The programs to run compiled; None to find out which are faster so."""
 
     def command(self, place: Place, fd: int, memory: int | None = None) -> list[str]:
         return [
@@ -63,6 +65,7 @@ class WorkerOptions(NamedTuple):
             *("--digest", self.digest),
             *("--repeats", str(self.repeats)),
             *("--levels", msgspec.json.encode(self.levels).decode()),
+            *("--compiled", msgspec.json.encode(self.compiled).decode()),
         ]
 
 
@@ -194,16 +197,22 @@ class Pool:
 
         One after the other because another version may be serving on the same cores. Raises TradewindError with the worker's own words when the package cannot be loaded.
         """
-        worker = await Worker.start(self._options, self._places[0])
         try:
-            description, vocabulary = await worker.ready()
-        except WorkerLost:
-            code, package = await worker.stop(), self._options.package
-            raise TradewindError(f"the model worker ended with code {code} while loading {package}") from None
-        except BaseException:  # also when it is not wanted any more: nobody else knows of the process
-            await worker.stop()
-            raise
-        self._options = self._options._replace(digest=description.digest, repeats=0)
+            worker, description, vocabulary = await self._first()
+        except WorkerLost as lost:
+            if self._options.compiled is not None:
+                code, package = lost.args[0], self._options.package
+                raise TradewindError(
+                    f"the model worker ended with code {code} while loading {package}"
+                ) from None
+            # Whether what was compiled ends the process is found out without it: it never keeps a model from serving.
+            log.warning(
+                "worker lost while loading; tried again without compiled programs", exit_code=lost.args[0]
+            )
+            self._options = self._options._replace(compiled=())
+            return await self.start(num_loaded)
+        compiled = tuple(name for name, how in description.execution.items() if how.compiled)
+        self._options = self._options._replace(digest=description.digest, repeats=0, compiled=compiled)
         self._adopt(worker)
         for place in self._places[1:num_loaded]:
             self._adopt(await self._next(place))
@@ -286,6 +295,17 @@ class Pool:
             else:
                 self._on_change()
                 return
+
+    async def _first(self) -> tuple[Worker, wire.Description, bytes]:
+        """Return the worker that measures, loaded. Raises WorkerLost where it died of it."""
+        worker = await Worker.start(self._options, self._places[0])
+        try:
+            return worker, *await worker.ready()
+        except WorkerLost:
+            raise WorkerLost(await worker.stop()) from None
+        except BaseException:  # also when it is not wanted any more: nobody else knows of the process
+            await worker.stop()
+            raise
 
     async def _next(self, place: Place) -> Worker:
         try:

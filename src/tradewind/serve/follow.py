@@ -37,7 +37,7 @@ class Follower:
     async def close(self) -> None:
         """Stop looking, and stop whatever is being loaded."""
         for task in (self._looking, self._loading):
-            await _stopped(task)
+            await stopped(task)
 
     async def _look(self) -> None:
         try:
@@ -49,7 +49,7 @@ class Follower:
         if move == self._seen or self._replica.draining:
             return
         self._seen = move
-        await _stopped(self._loading)
+        await stopped(self._loading)
         if str(move.version) != self._replica.serving.version:
             self._loading = asyncio.ensure_future(self._change(move.version))
 
@@ -79,7 +79,8 @@ class Follower:
             replica.metrics.version_changes.labels("switched").inc()
 
 
-async def _stopped(task: asyncio.Task[None] | None) -> None:
+async def stopped(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task, and wait until it has ended."""
     if task is not None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -93,7 +93,7 @@ class Handlers:
         return json_response(v2.metadata(model, self._serving.version))
 
     def model_config(self, model: ServedModel, request: Request) -> Response:
-        return json_response(about.config(model))
+        return json_response(about.config(model, self._serving.execution_of(model)))
 
     def statistics(self, request: Request, models: Iterable[ServedModel] | None = None) -> Response:
         return json_response(about.Statistics(self._replica.statistics(models)))

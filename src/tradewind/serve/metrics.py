@@ -97,6 +97,12 @@ class Metrics:
         self.profile = self._gauge(
             "tradewind_profile_seconds", "Expected seconds of a batch.", "model", "rows"
         )
+        self.compiled = self._gauge(
+            "tradewind_program_compiled",
+            "1 for a program that runs compiled, 0 for one that runs eagerly.",
+            "model",
+            "program",
+        )
         self.version = self._gauge(
             "tradewind_version_info", "1 for the model version that answers.", "version"
         )
@@ -152,6 +158,7 @@ class Metrics:
         self.version.clear()
         self.version.labels(version).set(1)
         self.profile.clear()
+        self.compiled.clear()
 
     def render(self) -> bytes:
         """Return the exposition format, version 0.0.4."""

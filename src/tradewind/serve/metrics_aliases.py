@@ -47,7 +47,9 @@ class NvInference(Collector):
         metrics.registry.register(self)
 
     def adopt(self, version: str) -> None:
-        """Count for another version from now on."""
+        """Count for another version from now on; the same one, loaded anew, counts on."""
+        if version == self._version:
+            return
         self._before = {model: self._totals(model) for sums in self._sums.values() for model in sums}
         self._sums = {self._version: self._sums[self._version], version: defaultdict(_Sums)}
         self._version = version

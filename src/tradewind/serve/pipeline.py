@@ -1,21 +1,20 @@
 """Recommend, inside the worker: encode histories, retrieve candidates, pre-rank and rank them, in one batch."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tradewind.models.program import Program
 from tradewind.retrieve import Filter, Index
 from tradewind.retrieve.attributes import Attributes
 from tradewind.retrieve.audit import Audit
 from tradewind.retrieve.auto import AutoIndex
-from tradewind.serve.device import OnDevice
 from tradewind.serve.filtering import FILTER, FILTER_BYTES, filters_of
 from tradewind.serve.ladder import Rung
+from tradewind.serve.programs import Programs, Running
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,16 +24,14 @@ class Recommender:
 
     def __init__(
         self,
-        program: Callable[[str], Program | OnDevice],
+        programs: Programs,
         index: Index,
         rung: Rung,
         popular: Sequence[int] = (),
         attributes: Attributes | None = None,
     ) -> None:
-        self._load = program
-        self._loaded: dict[str, Program | OnDevice] = {}
-        """The programs that some level needed, at all levels."""
-        self._encode = program("encode")
+        self._programs = programs
+        self._encode = programs("encode")
         self._index = index
         self._take(rung)
         self._popular = tuple(popular)
@@ -60,13 +57,13 @@ class Recommender:
 
     def _take(self, rung: Rung) -> None:
         self._rung = rung
-        self._prerank = self._program("prerank") if rung.preranked else None
-        self._rank = self._program("rank") if rung.rank else None
+        self._prerank = self._programs("prerank") if rung.preranked else None
+        self._rank = self._programs("rank") if rung.rank else None
 
-    def _program(self, name: str) -> Program | OnDevice:
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
+    @property
+    def uses(self) -> frozenset[str]:
+        """The programs that it calls at its level."""
+        return frozenset(p.name for p in (self._encode, self._prerank, self._rank) if p is not None)
 
     def __call__(self, batch: Tensors) -> Tensors:
         """Return `items` INT64 [B, k] (positions, 0 where there are no more) and `scores` FP32 [B, k].
@@ -141,7 +138,7 @@ def _filters(batch: Tensors) -> list[Filter | None] | None:
 
 
 def _scored(
-    program: Program | OnDevice,
+    program: Running,
     query: torch.Tensor,
     candidates: torch.Tensor,
     retrieved: torch.Tensor,

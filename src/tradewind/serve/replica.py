@@ -144,6 +144,9 @@ class Replica:
         for program, profile in self.serving.dispatcher.profiles.items():
             for rows, seconds in profile.points.items():
                 self.metrics.profile.labels(program, str(rows)).set(seconds)
+        for model in {model.program: model for model in self.serving.models.values()}.values():
+            for program, how in self.serving.execution_of(model).items():
+                self.metrics.compiled.labels(model.program, program).set(how.compiled)
         return self.metrics.render()
 
     @property

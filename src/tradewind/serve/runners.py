@@ -1,6 +1,6 @@
 """What a worker can run: each program of a generic package, or the recommendation pipeline."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from tradewind.serve.filtering import FILTER, FILTER_BYTES
 from tradewind.serve.ladder import Rung, recommender_rungs
 from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
-from tradewind.serve.tensors import DTYPES
+from tradewind.serve.programs import Programs
+from tradewind.serve.samples import randomly, zeros
 from tradewind.spec import QualityLevel
 
 Tensors = dict[str, torch.Tensor]
 RECOMMEND = "recommend"
-SAMPLE_DIMENSION = 8
 
 
 class Runner(Protocol):
@@ -36,21 +36,48 @@ class Runner(Protocol):
         ...
 
 
+class Rehearsed(Runner, Protocol):
+    """A runner of a package's programs."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The programs that it calls."""
+        ...
+
+    def rehearse(self) -> Iterator[int]:
+        """Run samples of every batch size; the size of the run that comes next is told before it."""
+        ...
+
+
 def runners_of(
     package: Package,
     max_batch: int,
     candidates: int,
     index: str,
     levels: Sequence[QualityLevel] = (),
-    backend: Backend | None = None,
-) -> dict[str, Runner]:
-    """Return what this package serves, by program name; a recommender's levels, best first.
-
-    Programs run on the device behind `backend`, where there is one.
-    """
+    programs: Programs | None = None,
+) -> dict[str, Rehearsed]:
+    """Return what this package serves, by program name; a recommender's levels, best first."""
+    programs = programs or Programs(package)
     if package.manifest.task == RECOMMEND:
-        return _pipelines(package, max_batch, candidates, index, levels, backend)
-    return {name: ProgramRunner(package, name, max_batch, backend) for name in package.manifest.programs}
+        return _pipelines(package, programs, max_batch, candidates, index, levels)
+    return {name: ProgramRunner(package, programs, name, max_batch) for name in package.manifest.programs}
+
+
+def rehearse(runners: Mapping[str, Rehearsed], programs: Programs, repeats: int) -> None:
+    """Try the compiled programs on samples, with the first runner that uses them, and choose which are used."""
+    seen: set[str] = set()
+    with programs.trial(repeats):
+        for runner in runners.values():
+            if not programs.tried & (runner.uses - seen):
+                continue
+            seen |= runner.uses
+            try:
+                for rows in runner.rehearse():
+                    programs.batch(rows)
+            except (RuntimeError, ValueError, IndexError) as error:
+                # Eager cannot run these samples: nothing was found out, and a model is served without that.
+                programs.refuse(runner.uses, f"its samples failed: {error}")
 
 
 def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
@@ -62,12 +89,13 @@ def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
 class ProgramRunner:
     """One exported program; batched on the leading dimension where every input and output shares it."""
 
-    def __init__(self, package: Package, name: str, max_batch: int, backend: Backend | None = None) -> None:
+    def __init__(self, package: Package, programs: Programs, name: str, max_batch: int) -> None:
+        self._module = programs(name)
+        self.uses = frozenset((name,))
         signature = package.signature(name)
         self._inputs = tuple(_port(t) for t in signature.inputs)
         self._outputs = tuple(_port(t) for t in signature.outputs)
         self._max_rows = _max_rows((*self._inputs, *self._outputs), max_batch)
-        self._module = program_on(backend, package, name, max_batch)
 
     def run(self, tensors: Tensors) -> Tensors:
         result = self._module(*(tensors[p.name] for p in self._inputs))
@@ -83,32 +111,33 @@ class ProgramRunner:
             inputs=self._inputs, outputs=self._outputs, profile_s=profile, max_rows=self._max_rows
         )
 
+    def rehearse(self) -> Iterator[int]:
+        for rows in batch_sizes(self._max_rows):
+            yield rows
+            sample = self._sample(rows)
+            self.run(sample)
+            randomly(self.run, self._inputs, sample)
+
     def _sample(self, rows: int) -> Tensors:
         batch_symbol = self._inputs[0].symbols[0] if self._max_rows > 1 else None
-        return {p.name: _sample(p, batch_symbol, rows) for p in self._inputs}
+        return zeros(self._inputs, batch_symbol, rows)
 
 
 def _pipelines(
     package: Package,
+    programs: Programs,
     max_batch: int,
     candidates: int,
     index: str,
     levels: Sequence[QualityLevel],
-    backend: Backend | None,
-) -> dict[str, Runner]:
+) -> dict[str, Rehearsed]:
     embedding = package.tensors("items")["embedding"]
     num_items = embedding.shape[0] - 1
     settings = settings_of(package.config, num_items)
     attributes = attributes_of(package, len(embedding))
     rungs = recommender_rungs(levels, min(candidates, num_items), package.manifest.programs)
     found = build(index, embedding.numpy(), skip=1, attributes=attributes)
-    whole = Recommender(
-        partial(program_on, backend, package, max_batch=max_batch),
-        found,
-        rungs[0],
-        settings.popular,
-        attributes,
-    )
+    whole = Recommender(programs, found, rungs[0], settings.popular, attributes)
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
             whole.at(rung), rung, settings, num_items, max_batch, attributes
@@ -140,14 +169,25 @@ class PipelineRunner:
         self._max_rows = max_batch
         self._filters = None if attributes is None else typical(attributes)
 
+    @property
+    def uses(self) -> frozenset[str]:
+        return self.recommender.uses
+
     def run(self, tensors: Tensors) -> Tensors:
         return self.recommender(tensors)
+
+    def rehearse(self) -> Iterator[int]:
+        for rows in batch_sizes(self._max_rows):
+            yield rows
+            self.run(self._sample(rows))
+            some = self._sample(rows, torch.randint(1, self._history + 1, (rows,)))
+            self.run(some | {"user": torch.randn_like(some["user"])})
+        self._forget_waiting()
 
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         sizes = batch_sizes(self._max_rows)
         profile = measure(lambda n: self.run(self._sample(n)), sizes, clock, repeats)
-        if self.recommender.audit is not None:
-            self.recommender.audit.forget_waiting()  # these histories are nobody's
+        self._forget_waiting()
         return wire.Program(
             inputs=(),
             outputs=(),
@@ -157,17 +197,23 @@ class PipelineRunner:
             most=self.rung.most,
         )
 
-    def _sample(self, rows: int) -> Tensors:
-        total = rows * self._history
+    def _forget_waiting(self) -> None:
+        if self.recommender.audit is not None:
+            self.recommender.audit.forget_waiting()  # these histories are nobody's
+
+    def _sample(self, rows: int, lengths: torch.Tensor | None = None) -> Tensors:
+        """Return histories of random items; of the longest length, where none is given."""
+        lengths = torch.full((rows,), self._history) if lengths is None else lengths
+        total = int(lengths.sum())
         items = torch.randint(1, self._num_items + 1, (total,))
         ones = torch.ones(rows, dtype=torch.int64)
         return {
             "values": items,
             "seen": items,
-            "num_seen": ones * self._history,
+            "num_seen": lengths,
             "timestamps": torch.arange(total),
             "ratings": torch.zeros(total),
-            "lengths": ones * self._history,
+            "lengths": lengths,
             "now": ones * total,
             "k": ones * 10,
             "user": torch.zeros(rows, self._features),
@@ -180,6 +226,11 @@ class PipelineRunner:
             FILTER: torch.tensor(list(b"".join(texts)), dtype=torch.uint8),
             FILTER_BYTES: torch.tensor([len(text) for text in texts]),
         }
+
+
+def programs_on(backend: Backend, package: Package, max_batch: int) -> Programs:
+    """Return the programs of a package on the device behind `backend`."""
+    return Programs(package, on_device=partial(program_on, backend, package, max_batch=max_batch))
 
 
 def program_on(backend: Backend | None, package: Package, name: str, max_batch: int) -> Program | OnDevice:
@@ -211,13 +262,3 @@ def _max_rows(ports: tuple[wire.Port, ...], max_batch: int) -> int:
         return 1
     low, high = ports[0].range[0]
     return 1 if low > 1 else min(max_batch, high or max_batch)
-
-
-def _sample(port: wire.Port, batch_symbol: str | None, rows: int) -> torch.Tensor:
-    ranges = port.range or tuple((0, None) for _ in port.shape)
-    symbols = port.symbols or tuple(None for _ in port.shape)
-    shape = []
-    for size, symbol, (low, high) in zip(port.shape, symbols, ranges, strict=True):
-        free = rows if symbol is not None and symbol == batch_symbol else max(low, SAMPLE_DIMENSION)
-        shape.append(size if size >= 0 else min(free, high or free))
-    return torch.zeros(shape, dtype=DTYPES[port.dtype])

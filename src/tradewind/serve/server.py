@@ -5,7 +5,7 @@ import gc
 import pathlib
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -13,8 +13,9 @@ import structlog
 from tradewind.errors import SpecError
 from tradewind.names import MANIFEST
 from tradewind.scale.runtime import raise_open_files
-from tradewind.serve import compiled, logs
+from tradewind.serve import extensions, logs
 from tradewind.serve.accesslog import AccessLog, Mode
+from tradewind.serve.compiling import Compiling
 from tradewind.serve.edge import MAX_CONNECTIONS, Edge
 from tradewind.serve.engines import reference
 from tradewind.serve.execution import WorkerOptions
@@ -81,7 +82,7 @@ def serve(
     the device that the spec asks for is not there.
     """
     logs.to_stderr()
-    compiled.check()
+    extensions.check()
     raise_open_files(MAX_CONNECTIONS)
     package = locate(spec.model, lambda: store)
     machine = here(find() if spec.device == "cuda" else ())
@@ -96,13 +97,15 @@ def serve(
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         replica = Replica(spec, options, package.version, num_spares, AccessLog(access_log))
-        follower = Follower(replica, options, package.alias, store) if package.alias else None
-        runner.run(_serve(replica, follower, on_ready))
+        looks: list[Follower | Compiling] = [Compiling(replica)] if spec.compile else []
+        if package.alias:
+            looks.append(Follower(replica, options, package.alias, store))
+        runner.run(_serve(replica, looks, on_ready))
 
 
-async def _serve(replica: Replica, follower: Follower | None, on_ready: OnReady) -> None:
+async def _serve(replica: Replica, looks: Sequence[Follower | Compiling], on_ready: OnReady) -> None:
     with _listen(replica.spec.host, replica.spec.port) as sock:
-        edge = Edge(replica, [follower] if follower else [])
+        edge = Edge(replica, looks)
         try:
             await replica.start()
             await edge.start(sock)
@@ -110,8 +113,8 @@ async def _serve(replica: Replica, follower: Follower | None, on_ready: OnReady)
             on_ready(edge, replica)
             await _until_drained(replica, edge)
         finally:
-            if follower is not None:
-                await follower.close()
+            for look in looks:
+                await look.close()
             await replica.close()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from tradewind.errors import SpecError
 from tradewind.serve import wire
@@ -22,6 +23,8 @@ from tradewind.serve.queues import Terms
 from tradewind.serve.recommender import RecommendModel
 from tradewind.serve.served import ProgramModel, ServedModel, same_ports
 from tradewind.spec import EndpointSpec
+
+log = structlog.get_logger()
 
 
 class Setup(NamedTuple):
@@ -41,6 +44,9 @@ class Serving:
         self.models: dict[str, ServedModel] = {}
         self.recommender: RecommendModel | None = None
         self.label = setup.spec.model
+        self.options = options
+        self.execution: Mapping[str, wire.Execution] = {}
+        """How each program of the package runs."""
         self._spec = setup.spec
         self._terms = setup.terms
         self.dispatcher = Dispatcher(setup.metrics, terms=setup.terms)
@@ -66,10 +72,19 @@ class Serving:
     def adopt(self, description: wire.Description, vocabulary: bytes) -> None:
         """Serve what a worker says it has loaded."""
         self.label = f"{self._spec.name or description.name}@{self.version}"
+        self.execution = description.execution
+        self.options = self.options._replace(digest=description.digest)
+        for program, how in description.execution.items():
+            log.info("program", program=program, compiled=how.compiled, why=how.why, serving=self.label)
         if description.task == "recommend":
             self._add_recommender(description, msgspec.json.decode(vocabulary, type=list[str]))
         else:
             self._add_programs(description)
+
+    def execution_of(self, model: ServedModel) -> Mapping[str, wire.Execution]:
+        """Return how a model's programs run: a recommender's are all of its package."""
+        own = self.execution.get(model.program)
+        return self.execution if own is None else {model.program: own}
 
     def _add_programs(self, description: wire.Description) -> None:
         ladder = program_levels(self._spec.levels, list(description.programs))

@@ -78,6 +78,24 @@ class Attribute(msgspec.Struct, frozen=True, array_like=True):
     values: tuple[bool | int | float | str | tuple[str, ...] | None, ...]
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Median seconds of one batch size, eagerly and compiled."""
+
+    rows: int
+    eager_s: float
+    compiled_s: float
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """How a program of the package runs: compiled, or eagerly and why."""
+
+    compiled: bool = False
+    why: str = ""
+    difference: float | None = None
+    """The largest from eager's outputs, as a share of their size; None where it was not compared."""
+    timings: tuple[Timing, ...] = ()
+
+
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of its package once it is loaded and measured; vocabulary in the body."""
 
@@ -88,6 +106,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, object] = {}
     attributes: dict[str, Attribute] = {}
     """What a recommender's items may be filtered by, with the values of its popular items."""
+    execution: dict[str, Execution] = {}
+    """By program of the package; empty for a class of a file."""
 
 
 class Call(msgspec.Struct, frozen=True):

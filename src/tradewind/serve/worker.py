@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +14,8 @@ import structlog
 import torch
 
 from tradewind.errors import TradewindError
-from tradewind.models import open_package
+from tradewind.models import Package, open_package
+from tradewind.models.artefacts import Artefacts
 from tradewind.names import ExitCode
 from tradewind.retrieve.audit import Audit
 from tradewind.serve import logs, wire
@@ -24,7 +25,8 @@ from tradewind.serve.engines.reference import is_reference, split
 from tradewind.serve.filtering import described
 from tradewind.serve.lost import is_lost
 from tradewind.serve.placement import keep_to, numbers_of
-from tradewind.serve.runners import Runner, recommender_of, runners_of
+from tradewind.serve.programs import Programs
+from tradewind.serve.runners import Runner, programs_on, recommender_of, rehearse, runners_of
 from tradewind.serve.shared import Shared
 from tradewind.serve.tensors import from_torch, nan_in, to_torch
 from tradewind.spec import QualityLevel
@@ -70,10 +72,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--levels", default="[]")
     parser.add_argument("--digest", default="")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", default="null", help="JSON list of programs; null to find out")
     return parser.parse_args(argv)
 
 
-def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner]:
+def _announce(sock: socket.socket, args: argparse.Namespace) -> Mapping[str, Runner]:
     backend = None if args.device == "cpu" else Cuda(args.device)
     if is_reference(args.model):
         runners, about, items = _python(args)
@@ -87,7 +90,7 @@ def _announce(sock: socket.socket, args: argparse.Namespace) -> dict[str, Runner
     return runners
 
 
-Loaded = tuple[dict[str, Runner], dict[str, Any], list[str]]
+Loaded = tuple[Mapping[str, Runner], dict[str, Any], list[str]]
 
 
 def _python(args: argparse.Namespace) -> Loaded:
@@ -106,14 +109,21 @@ def _packaged(args: argparse.Namespace, backend: Cuda | None) -> Loaded:
     }
     items = package.vocabulary("item") if manifest.task == "recommend" else []
     levels = msgspec.json.decode(args.levels, type=tuple[QualityLevel, ...])
-    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels, backend)
+    programs = _programs(package, args) if backend is None else programs_on(backend, package, args.max_batch)
+    runners = runners_of(package, args.max_batch, args.candidates, args.index, levels, programs)
+    rehearse(runners, programs, args.repeats)
+    about["execution"] = programs.execution
     recommender = recommender_of(runners)
     if recommender is not None and recommender.popular_attributes is not None:
         about["attributes"] = described(recommender.popular_attributes)
     return runners, about, items
 
 
-def _answer(sock: socket.socket, runners: dict[str, Runner], memory: Shared | None = None) -> int:
+def _programs(package: Package, args: argparse.Namespace) -> Programs:
+    return Programs(package, Artefacts(), msgspec.json.decode(args.compiled, type=tuple[str, ...] | None))
+
+
+def _answer(sock: socket.socket, runners: Mapping[str, Runner], memory: Shared | None = None) -> int:
     """Answer calls while there are any; return the exit code."""
     decode: Callable[[bytearray], wire.Call] = msgspec.json.Decoder(wire.Call).decode
     recommender = recommender_of(runners)

@@ -81,6 +81,8 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
     max_request_mib: Positive = 8.0
     candidates: AtLeastOne = 200
     index: str = "exact"
+    compile: bool = False
+    """Compile, beside serving, what is not compiled for this machine yet; what is, is used in any case."""
     classes: tuple[PriorityClass, ...] = CLASSES
     default_class: str = "normal"
     tenants: dict[str, Positive] = msgspec.field(default_factory=dict)
@@ -97,3 +99,7 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
             raise SpecError(f"EndpointSpec: default_class: {self.default_class!r} is not one of: {known}")
         if sum(c.share for c in self.classes) > 1 + 1e-9:
             raise SpecError("EndpointSpec: classes: their shares add up to more than 1; lower some")
+        if self.compile and self.device != "cpu":
+            raise SpecError(
+                "EndpointSpec: compile: programs are compiled for the CPU; leave it out with device: cuda"
+            )

@@ -68,7 +68,10 @@ class Calls:
 
     def model_config(self, request: Request) -> Response:
         model = self._named("ModelConfig", request)
-        return _response("ModelConfig", {"config": msgspec.to_builtins(about.config(model))})
+        return _response(
+            "ModelConfig",
+            {"config": msgspec.to_builtins(about.config(model, self._serving.execution_of(model)))},
+        )
 
     def statistics(self, request: Request) -> Response:
         message = _parse("ModelStatistics", request.body)

@@ -1,13 +1,13 @@
 """What a client may ask about a model beside its metadata: configuration, statistics, and the repository's index."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from prometheus_client.metrics_core import Metric
 
 from tradewind.serve.protocols.v2 import PLATFORM
 from tradewind.serve.served import ServedModel
-from tradewind.serve.wire import Port
+from tradewind.serve.wire import Execution, Port
 
 _TYPES = {"BYTES": "TYPE_STRING"}
 
@@ -21,8 +21,17 @@ class ConfigTensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     optional: bool = False
 
 
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of a model's configuration."""
+
+    string_value: str
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is served; `max_batch_size` is 0 for a model that takes one request a run."""
+    """How a model is served; `max_batch_size` is 0 for a model that takes one request a run.
+
+    The parameter `execution.PROGRAM` says of each program whether it runs compiled, or why not.
+    """
 
     name: str
     platform: str
@@ -30,6 +39,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_size: int
     input: tuple[ConfigTensor, ...]
     output: tuple[ConfigTensor, ...]
+    parameters: dict[str, Parameter] = {}
 
 
 class Duration(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +86,7 @@ class IndexedModel(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def config(model: ServedModel) -> ModelConfig:
+def config(model: ServedModel, execution: Mapping[str, Execution]) -> ModelConfig:
     """Return the model configuration response."""
     batches = model.max_rows > 1
     return ModelConfig(
@@ -86,6 +96,9 @@ def config(model: ServedModel) -> ModelConfig:
         max_batch_size=model.max_rows if batches else 0,
         input=tuple(_tensor(port, batches) for port in model.inputs),
         output=tuple(_tensor(port, batches) for port in model.outputs),
+        parameters={
+            f"execution.{program}": Parameter(string_value=_how(how)) for program, how in execution.items()
+        },
     )
 
 
@@ -122,6 +135,10 @@ def index(models: Iterable[str], version: str, ready: bool, why_not: str) -> tup
     """Return the repository's index; every model of a replica is ready, or none is."""
     state, reason = ("READY", "") if ready else ("UNAVAILABLE", why_not)
     return tuple(IndexedModel(name=name, version=version, state=state, reason=reason) for name in models)
+
+
+def _how(execution: Execution) -> str:
+    return "compiled" if execution.compiled else f"eager: {execution.why}"
 
 
 def _tensor(port: Port, batches: bool) -> ConfigTensor:
