@@ -140,6 +140,10 @@ def test_an_id_outside_the_table_is_an_error_and_no_end(compiled_once):
     for bad in (50, -1, 1 << 40):
         with pytest.raises(RuntimeError, match="out of bounds"):
             fast((torch.tensor([1, bad]), torch.tensor([0, 2]), torch.ones(1)))
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            fast(
+                (torch.tensor([1, 2]), torch.tensor([0, min(bad - 99, 0)]), torch.ones(1))
+            )  # which leave out values
         good = (torch.tensor([1, 2]), torch.tensor([0, 2]), torch.ones(1))
         torch.testing.assert_close(fast(good), list(program.graph_module(*good)))
 

@@ -11,6 +11,7 @@ from tradewind.models.signature import DTYPES
 
 _DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 _UNBOUNDED = 1 << 62
+MOST_KNOWN = 4096
 
 
 class Compiled:
@@ -26,13 +27,25 @@ class Compiled:
             (_DTYPE_OF[tensor.dtype], tuple((a.symbol, a.offset, a.low, a.high or _UNBOUNDED) for a in shape))
             for tensor, shape in zip(program.signature.inputs, dimensions, strict=True)
         ]
+        self._known: set[tuple[object, ...]] = set()
+        """Forms of inputs that were found to fit: looking one up takes a fraction of finding it out."""
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)
 
     def fits(self, inputs: tuple[torch.Tensor, ...]) -> bool:
         """Whether these are inputs that it was compiled for. It reads memory by these sizes, so that all must be true."""
+        form = tuple([(value.shape, value.dtype, value.is_cpu) for value in inputs])
+        if form in self._known:
+            return True
+        if not self._fit(inputs):
+            return False
+        if len(self._known) < MOST_KNOWN:
+            self._known.add(form)
+        return True
+
+    def _fit(self, inputs: tuple[torch.Tensor, ...]) -> bool:
         sizes: dict[str, int] = {}
         for value, (dtype, shape) in zip(inputs, self._wants, strict=True):
-            if value.dtype is not dtype or value.dim() != len(shape) or value.device.type != "cpu":
+            if value.dtype is not dtype or value.dim() != len(shape) or not value.is_cpu:
                 return False
             for size, (symbol, offset, low, high) in zip(value.shape, shape, strict=True):
                 if not low <= size <= high:
