@@ -194,6 +194,15 @@ def test_a_graph_that_has_kept_the_values_of_its_capture_is_not_used(device):
     assert [line["event"] for line in lines] == ["no graph"]
 
 
+def test_each_comparison_has_come_to_its_end_before_the_next_is_written(device):
+    """Copies to a device go on by themselves: those of a capture are batches too, inside the batch that asked for it."""
+    program = OnDevice("score", score, device, max_rows=2)
+    program(*batch(2))
+    assert (device.batches, device.ended) == (3, 3)
+    program(*batch(2))
+    assert (device.batches, device.ended) == (4, 4)
+
+
 def test_what_cannot_be_captured_runs_eagerly(device):
     """It is tried once for each size, not with every batch."""
 

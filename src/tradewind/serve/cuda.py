@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from tradewind.serve.device import WARM_UP_RUNS, Graph, Tensors
+from tradewind.serve.device import Graph, Tensors
+
+WARM_UP_RUNS = 3
+"""Before a capture: libraries choose their algorithms and take their workspaces in the first runs."""
 
 
 class Cuda:

@@ -18,8 +18,6 @@ log = structlog.get_logger()
 Tensors = list[torch.Tensor]
 ALIGN_BYTES = 256
 """Where a tensor may begin in a piece of memory: kernels read up to 16 bytes at once, the GPU 128."""
-WARM_UP_RUNS = 3
-"""Before a capture: libraries choose their algorithms and take their workspaces in the first runs."""
 
 
 class Graph(NamedTuple):
@@ -191,8 +189,9 @@ class OnDevice:
             staged.put(inputs)
             graph = self._backend.capture(lambda: self._run(staged.inputs))
             for some in (inputs, _others(inputs)):
-                staged.put(some)
-                _check_same(self._run(staged.inputs), graph, rows)
+                with self._backend.batch():  # the next are written where these may still be read
+                    staged.put(some)
+                    _check_same(self._run(staged.inputs), graph, rows)
         except (RuntimeError, ValueError) as error:
             if is_lost(error):
                 raise

@@ -115,9 +115,9 @@ def node_silent_with_its_pod_still_there(scene: Scene) -> None:
 
 
 def node_removed(scene: Scene) -> None:
-    name = scene.node()
+    scene.pool(2)  # without any other, a dump does not say whether nodes were looked at
     scene.job(pod=KEPT)
-    scene.running(1)
+    name = scene.running(1)[0]["spec"]["nodeName"]
     scene.api.delete(f"/api/v1/nodes/{name}")
     scene.nodes.remove(name)
 
