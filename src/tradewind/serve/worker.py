@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.cpus:
         keep_to(args.cpus)
     torch.set_num_threads(args.threads)
-    with socket.socket(fileno=args.fd) as sock, torch.inference_mode():
+    # Closed by the end of the process alone: the front process then sees how it ended, and not that it is about to.
+    sock = socket.socket(fileno=args.fd)
+    with torch.inference_mode():
         try:
             return _serve(sock, args)
         except (BrokenPipeError, ConnectionResetError):
