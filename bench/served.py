@@ -26,6 +26,27 @@ class Started(NamedTuple):
     pid: int
 
 
+def compile_ahead(spec: Mapping[str, Any], folder: pathlib.Path) -> str:
+    """Compile an endpoint's programs for those who serve it from this folder; say in a line how each will run."""
+    done = subprocess.run(
+        _tradewind("compile", spec, folder), env=_env(folder), capture_output=True, text=True, check=True
+    )
+    return ", ".join(
+        f"{row['program']} {'compiled' if row['compiled'] else 'eager: ' + row['why']}"
+        for row in json.loads(done.stdout)
+    )
+
+
+def _tradewind(verb: str, spec: Mapping[str, Any], folder: pathlib.Path) -> list[str]:
+    path = folder / "endpoint.yaml"
+    path.write_text(json.dumps(spec))
+    return [sys.executable, "-c", COMMAND, verb, str(path), "-o", "json"]
+
+
+def _env(folder: pathlib.Path) -> dict[str, str]:
+    return os.environ | {"TRADEWIND_HOME": str(folder)}
+
+
 @contextlib.contextmanager
 def serving(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[str]:
     """Serve an endpoint, given as its YAML file would be, in a process of its own; give its URL."""
@@ -36,24 +57,9 @@ def serving(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[str]:
 @contextlib.contextmanager
 def started(spec: Mapping[str, Any], folder: pathlib.Path) -> Iterator[Started]:
     """The same; give its process id too."""
-    path = folder / "endpoint.yaml"
-    path.write_text(json.dumps(spec))
-    env = os.environ | {"TRADEWIND_HOME": str(folder)}
-    command = [
-        sys.executable,
-        "-c",
-        COMMAND,
-        "serve",
-        str(path),
-        "--port",
-        "0",
-        "-o",
-        "json",
-        "--access-log",
-        "off",
-    ]
+    command = [*_tradewind("serve", spec, folder), "--port", "0", "--access-log", "off"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_env(folder), text=True)
     assert process.stdout is not None
     try:
         lines = []
