@@ -25,6 +25,11 @@ $(FRONT): $(STAMP) setup.py $(wildcard src/tradewind/serve/*.py src/tradewind/se
 	@bash .ci/compile $(BIN)/python
 	touch $@
 
+.PHONY: uncompile
+uncompile:       ## run from the sources, as whoever edits them wants to; until the next make setup, test or bench
+	find src -name '*.so' -delete
+	rm -f $(FRONT) src/tradewind/serve/compiled.json
+
 demo: $(FRONT)   ## train, kill, recover, evaluate, package, serve, overload: the main job
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m recipes.recommender.demo $(ARGS)
 
@@ -52,6 +57,5 @@ chaos: $(STAMP)  ## 200 seeded schedules of faults on real training; goes on whe
 soak: $(FRONT)   ## half an hour at 0.8 of capacity, workers killed and versions swapped; ARGS=--minute for a short one
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.soak $(ARGS)
 
-clean:           ## remove what was built
-	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info src/tradewind/serve/compiled.json
-	find src -name '*.so' -delete
+clean: uncompile ## remove what was built
+	rm -rf $(VENV) .demo .chaos build dist src/*.egg-info

@@ -30,5 +30,5 @@ def check(folder: pathlib.Path = pathlib.Path(__file__).parent) -> None:
         name = source.relative_to(folder).as_posix()
         if hashlib.sha256(source.read_bytes()).hexdigest() != digests.get(name):
             raise IntegrityError(
-                f"{path.name} was not compiled from {source}: run `make setup`, or delete it"
+                f"{path.name} was not compiled from {source}: run `make setup`, or `make uncompile`"
             )
