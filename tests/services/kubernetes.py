@@ -120,7 +120,9 @@ class ControlPlane:
         """A namespace of its own, ready for pods."""
         name = f"test-{secrets.token_hex(4)}"
         self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        # What every pod mounts: the identity, and the certificate that a controller puts there a moment later.
         self.api.wait(f"/api/v1/namespaces/{name}/serviceaccounts", bool)
+        self.api.wait(f"/api/v1/namespaces/{name}/configmaps", bool)
         return name
 
     def _run(self, name: str, *args: str) -> None:
