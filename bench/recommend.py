@@ -28,8 +28,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     All data is synthetic: items in clusters, histories of one cluster or two, a ranker with fixed random weights that
     reorders what retrieval finds. NDCG@10 is that of one held-out item drawn from the ranker's own softmax over its
     500 candidates, in expectation, which favours the full level: its model is the truth. What a level loses is
-    measured beside the server, over the same users; the server says how many answers each level gave. Programs are
-    compiled ahead, as `tradewind compile` does.
+    measured beside the server, over the same users; the server says how many answers each level gave.
     """
     from tradewind.scale.capacity import find_capacity
 
@@ -46,7 +45,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
         }
         lost = world.lost_by_level(folder / "model", users=128 if options.quick else 512)
         say("NDCG@10 lost by level: " + ", ".join(f"{level} {share:.4f}" for level, share in lost.items()))
-        if not options.extra.eager:
+        if options.extra.compiled:
             say(f"programs: {compile_ahead(spec, folder)}")
         bodies = [world.body(user) for user in range(256)]
         with serving(spec, folder) as url:
@@ -206,7 +205,9 @@ def _torch(table: np.ndarray) -> Any:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which package."""
     parser.add_argument("--plain", action="store_true", help="a package without a pre-ranker")
-    parser.add_argument("--eager", action="store_true", help="programs as they were packaged, not compiled")
+    parser.add_argument(
+        "--compiled", action="store_true", help="programs compiled ahead: `tradewind compile`"
+    )
 
 
 if __name__ == "__main__":
