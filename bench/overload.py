@@ -39,7 +39,7 @@ def measure(options: Options) -> Mapping[str, Figure]:
     goodput, p99_ms, ceilings = defaultdict(list), defaultdict(list), defaultdict(list)
     for number in range(options.repeats):
         for name in chosen:
-            ceiling = model.ceiling(name)
+            ceiling = model.ceiling(name, seconds=3.5)
             ceilings[name].append(ceiling)
             for contender in names:
                 with serving(*settings_of(contender, name)) as endpoint:
