@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -87,7 +88,17 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory, 1),
         "system": f"{platform.system()} {platform.release()}",
         "load_1m": round(os.getloadavg()[0], 2),
-    }
+    } | gpus()
+
+
+def gpus() -> dict[str, str]:
+    """The GPUs and their driver, where the driver's own tool says so; nothing without one."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    asked = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    return {"gpu": "; ".join(done.stdout.splitlines())} if done.returncode == 0 else {}
 
 
 def cpu_model() -> str:

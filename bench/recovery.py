@@ -24,6 +24,9 @@ committed before the kill. `tradewind fsdp2` is ours with the model sharded by `
 pulled and everything on it killed, a spare host at hand. Half of it is the lease: 250 ms of silence, as for torchft, once
 the run knows its hosts (`lease_s` in the spec; 1 s by default).
 `recomputed_host` counts the steps that were done again, whose commits the loss undid. Nobody else takes part.
+
+With `--device cuda:0` model and optimizer are on a GPU that both workers share, with gloo between them, as NCCL refuses
+that: what comes back is a worker's context on the device and its state there. No hosts are lost then.
 """
 
 import argparse
@@ -55,7 +58,7 @@ EVERY_STEP = ("--max-recompute", "1")
 def measure(options: Options) -> Mapping[str, Figure]:
     """Kill workers of every contender in turn, and time their way back."""
     with tempfile.TemporaryDirectory(prefix="recovery-") as folder:
-        sessions = Sessions(Path(folder), calibrated())
+        sessions = Sessions(Path(folder), calibrated(), options.extra.device)
         if options.extra.explain:
             sessions.run(OURS, contenders.ours(*EVERY_STEP))
             explain(sessions)
@@ -67,6 +70,8 @@ def measure(options: Options) -> Mapping[str, Figure]:
             warmup=0,
         )
         explain(sessions)
+        if options.extra.device != "cpu":
+            return figures_of(sessions)
         return (
             figures_of(sessions) | sharded(sessions, options.repeats) | lost_hosts(sessions, options.repeats)
         )
@@ -92,10 +97,10 @@ def contenders_of(options: Options) -> dict[str, contenders.Commands]:
 class Sessions:
     """Fresh trainings with two kills each, and what came of every kill, by contender."""
 
-    def __init__(self, root: Path, work: int) -> None:
+    def __init__(self, root: Path, work: int, device: str) -> None:
         self.recoveries: dict[str, list[list[Recovery]]] = defaultdict(list)
         self.phases: list[tuple[int, Phases]] = []
-        self.root, self.work = root, work
+        self.root, self.work, self.device = root, work, device
         self._folder = root
         self._number = itertools.count()
 
@@ -110,7 +115,7 @@ class Sessions:
         drawn = random.Random(len(mine))
         first = drawn.randrange(2)
         mine.append([])
-        with Training(folder, commands, self.work) as training:
+        with Training(folder, commands, self.work, self.device) as training:
             for rank in (first, 1 - first):
                 training.settle()
                 mine[-1].append(training.kill(rank, drawn.uniform(0.005, 0.035)))
@@ -222,6 +227,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--torchft-ms", type=int, default=250, help="silence after which torchft gives one up"
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where model and optimizer are: cuda:0 for a GPU that both workers share, where no hosts are lost",
     )
     parser.add_argument("--explain", action="store_true", help="only say where our own seconds go")
 

@@ -29,11 +29,16 @@ def maybe(name, step, rank):
         open(f"{OUT}/{name}", "w").close()
         return True
 
-with train.distributed() as ctx:
+# gloo also where there are GPUs: a machine with one of them has several workers share it.
+with train.distributed(device=os.environ.get("DEVICE", "cpu"), backend="gloo") as ctx:
+    if ctx.device.type == "cuda":
+        print("on", ctx.device, "held before:", torch.cuda.memory_allocated() >> 20, "MiB")
+        ballast = torch.empty(1 << 28, dtype=torch.uint8, device=ctx.device)
     train.seed_everything(7)
-    features = torch.randn(96, 8, generator=torch.Generator().manual_seed(1))
+    features = torch.randn(96, 8, generator=torch.Generator().manual_seed(1)).to(ctx.device)
     target = features.sum(1, keepdim=True)
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 1))
+    model.to(ctx.device)
     wrapped = DistributedDataParallel(model) if ctx.world > 1 else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     batches = train.Batches(96, 12, seed=3, epochs=int(os.environ.get("EPOCHS", "4")))
@@ -50,6 +55,10 @@ with train.distributed() as ctx:
             os.kill(os.getpid(), signal.SIGSTOP)
         if PLAN.get("BUG") == f"{step}/{ctx.rank}":
             raise ValueError("this step always fails")
+        if maybe("OUTSIDE", step, ctx.rank):
+            features[torch.tensor([1 << 40], device=ctx.device)].sum().item()
+        if maybe("LARGE", step, ctx.rank):
+            torch.empty(1 << 44, device=ctx.device)
         if PLAN.get("SLOW"):
             time.sleep(float(PLAN["SLOW"]))
         if PLAN.get("WAIT") == str(step):

@@ -1,4 +1,4 @@
-"""A real GPU as a device. Skipped without one; not yet run on one."""
+"""A real GPU as a device. Skipped without one."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.serve.test_metrics import BODY, scrape
 from tradewind.models import open_package
 from tradewind.serve.cuda import Cuda
 from tradewind.serve.device import OnDevice
-from tradewind.serve.runners import runners_of
+from tradewind.serve.runners import programs_on, runners_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="GPUS ARE NOT TESTED: there is none here"
@@ -39,7 +39,7 @@ def test_a_package_answers_as_on_the_cpu(generic, recommender):
     for folder, name in ((generic, "affine"), (recommender, "recommend")):
         package = open_package(folder)
         on_cpu = runners_of(package, 8, 20, "exact")[name]
-        on_gpu = runners_of(package, 8, 20, "exact", backend=Cuda("cuda:0"))[name]
+        on_gpu = runners_of(package, 8, 20, "exact", programs=programs_on(Cuda("cuda:0"), package, 8))[name]
         on_gpu.describe(lambda: 0.0, 1)
         for rows in range(1, 9):
             inputs = on_cpu._sample(rows)
@@ -98,5 +98,7 @@ def test_a_server_on_a_gpu_answers_as_one_on_the_cpu(
             for url in (server.url, generic_server.url)
         ]
         assert answers[0] == answers[1]
-        placed = [dict(key[1:]) for key in scrape(client, server.url) if key[0] == "tradewind_workers_placed"]
+        shown = scrape(client, server.url)
+        assert next(value for key, value in shown.items() if key[0] == "DCGM_FI_DEV_FB_USED") > 0
+        placed = [dict(key[1:]) for key in shown if key[0] == "tradewind_workers_placed"]
         assert {place["device"] for place in placed} == {"cuda:0"}

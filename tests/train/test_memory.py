@@ -12,7 +12,8 @@ import torch
 
 from tests.train import states, workers
 from tradewind.errors import IntegrityError, TradewindError
-from tradewind.train.checkpoint import Memory, Rows
+from tradewind.train.checkpoint import Memory, Rows, pages
+from tradewind.train.checkpoint import memory as memory_module
 from tradewind.train.checkpoint.image import SUFFIX, Header
 
 
@@ -482,3 +483,32 @@ def test_killed_in_mid_copy_the_newest_common_step_is_there(shm: Path) -> None:
     words = script(KILLED_IN_COPY, shm).split()
     assert int(words[1]) + int(words[3]) == 25
     assert int(words[3]) > 0
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_pages_are_locked_once_for_each_mapping_and_unlocked_before_it_goes(
+    granted: bool, shm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for state on a GPU: slots that grow, that are let go of, and a driver that refuses, which is not asked again."""
+    locked: list[tuple[int, int]] = []
+    known: set[int] = set()
+
+    def lock(found: Any, gpu: torch.device) -> bool:
+        assert gpu == torch.device("cuda:1")
+        assert found.ctypes.data not in known
+        locked.append((found.ctypes.data, found.nbytes))
+        known.update([found.ctypes.data] if granted else [])
+        return granted
+
+    monkeypatch.setattr(memory_module, "gpus_of", lambda tensors: {torch.device("cuda:1")})
+    monkeypatch.setattr(pages, "lock", lock)
+    monkeypatch.setattr(pages, "unlock", lambda found: known.remove(found.ctypes.data))
+    for generation in range(2):
+        (memory,) = host(shm, 1, generation)
+        for step in range(1, 5):
+            memory.stage(10 * generation + step, {"model": big(step)})
+            memory.settle()
+        assert len(locked) == 2 * (generation + 1)
+        memory.close()
+        assert not known
+    assert {size for _, size in locked} == {(shm / f"local0-0{SUFFIX}").stat().st_size}

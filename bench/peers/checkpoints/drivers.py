@@ -7,6 +7,7 @@ step.
 
 import importlib
 import sys
+import unittest.mock
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,14 @@ class Tradewind:
         self._memory.close()
 
 
+class TradewindPageable(Tradewind):
+    """Ours without locked pages: the driver copies through a buffer of its own."""
+
+    def save(self, step: int, shared: State, own: State) -> None:
+        with unittest.mock.patch("tradewind.train.checkpoint.pages.lock", return_value=False):
+            super().save(step, shared, own)
+
+
 class TorchCheckpointing:
     """torch_checkpointing 0.1.1, asynchronous, its staging warmed by its own `prewarm_staging`.
 
@@ -143,7 +152,7 @@ class TorchCheckpointing:
 class DCP:
     """torch.distributed.checkpoint's async_save with a stager that keeps its buffers, and cached plans."""
 
-    def __init__(self, root: Path, memory: Path, *, process: bool) -> None:
+    def __init__(self, root: Path, memory: Path, *, process: bool, gpu: bool = False) -> None:
         self._api = importlib.import_module("torch.distributed.checkpoint")
         saver = importlib.import_module("torch.distributed.checkpoint.state_dict_saver")
         staging = importlib.import_module("torch.distributed.checkpoint.staging")
@@ -152,12 +161,15 @@ class DCP:
         self.root = root
         self._kind = kinds.PROCESS if process else kinds.THREAD
         options = staging.StagingOptions(
-            use_pinned_memory=False,  # needs CUDA, as do the two below
+            use_pinned_memory=gpu,  # needs CUDA, as do the two below
             use_shared_memory=process,
-            use_async_staging=False,
-            use_non_blocking_copy=False,
+            use_async_staging=False,  # with it a save returns sooner, and its tensors may be changed no sooner
+            use_non_blocking_copy=gpu,
         )
         self._stager = staging.DefaultStager(options)
+        # torch 2.11 lets go of the buffers after every save, and fails at the next (pytorch/pytorch#183413).
+        buffers = self._stager._state_dict_stager
+        self._let_go, buffers.close = buffers.close, lambda: None
         self._planner = planner.DefaultSavePlanner(enable_plan_caching=True)
         self._written: Any = None
 
@@ -178,6 +190,7 @@ class DCP:
 
     def close(self) -> None:
         self._stager.close()
+        self._let_go()
 
 
 DRIVERS: dict[str, Callable[[Path, Path], Driver]] = {
@@ -185,6 +198,12 @@ DRIVERS: dict[str, Callable[[Path, Path], Driver]] = {
     "torch_checkpointing": TorchCheckpointing,
     "dcp_thread": lambda root, memory: DCP(root, memory, process=False),
     "dcp_process": lambda root, memory: DCP(root, memory, process=True),
+}
+ON_GPU: dict[str, Callable[[Path, Path], Driver]] = {
+    "tradewind": Tradewind,
+    "tradewind_pageable": TradewindPageable,
+    "dcp_thread": lambda root, memory: DCP(root, memory, process=False, gpu=True),
+    "dcp_process": lambda root, memory: DCP(root, memory, process=True, gpu=True),
 }
 
 

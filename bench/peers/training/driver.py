@@ -90,10 +90,16 @@ class Process:
 class Training:
     """A contender that trains with two workers, from `__enter__` to `__exit__`."""
 
-    def __init__(self, folder: Path, commands: Callable[[Path], Sequence[Command]], work: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        commands: Callable[[Path], Sequence[Command]],
+        work: int,
+        device: str = "cpu",
+    ) -> None:
         self.folder = folder
         self.watching = Watching(folder / "stamps")
-        self._env = task_environment.of(folder / "stamps", work)
+        self._env = task_environment.of(folder / "stamps", work, device)
         self._commands = commands
         self.processes: list[Process] = []
 

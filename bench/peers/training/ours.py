@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--fsdp2", action="store_true")
     args = parser.parse_args()
     stamp("imported")
-    with train.distributed():
+    with train.distributed(device=str(task.device()), backend="gloo"):
         stamp("joined")
         model = parallel(task.make_model(), args.fsdp2)
         optimizer, work = task.make_optimizer(model), task.Work(task.work_of_environment())

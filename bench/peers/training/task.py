@@ -11,7 +11,7 @@ import time
 import torch
 from torch import nn
 
-from bench.peers.training.task_environment import WORK
+from bench.peers.training.task_environment import DEVICE, WORK
 
 SAMPLES, BATCH = 4096, 32
 """Samples in the data, and in a step of both workers together."""
@@ -23,10 +23,14 @@ def work_of_environment() -> int:
     return int(os.environ[WORK])
 
 
+def device() -> torch.device:
+    return torch.device(os.environ.get(DEVICE, "cpu"))
+
+
 def make_model() -> nn.Module:
     """The same weights on every rank and in every attempt."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU(), nn.Linear(2 * _WIDTH, _WIDTH))
+    return nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU(), nn.Linear(2 * _WIDTH, _WIDTH)).to(device())
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -34,7 +38,7 @@ def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def make_data() -> torch.Tensor:
-    return torch.randn(SAMPLES, _WIDTH, generator=torch.Generator().manual_seed(1))
+    return torch.randn(SAMPLES, _WIDTH, generator=torch.Generator().manual_seed(1)).to(device())
 
 
 def rows_of(step: int, rank: int, world: int) -> slice:

@@ -1,4 +1,4 @@
-"""A GPU as a backend of `serve.device`: pinned memory, one stream, CUDA graphs in one pool. Not yet run on a GPU."""
+"""A GPU as a backend of `serve.device`: pinned memory, one stream, CUDA graphs in one pool."""
 
 import contextlib
 from collections.abc import Callable, Iterator

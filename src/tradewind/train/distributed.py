@@ -62,18 +62,35 @@ def leave_together() -> None:
     dist.destroy_process_group()
 
 
-def distributed() -> Distributed:
-    """Join the process group when `WORLD_SIZE` is above 1 (NCCL on GPUs, else gloo)."""
+def distributed(*, device: str | None = None, backend: str | None = None) -> Distributed:
+    """Join the process group when `WORLD_SIZE` is above 1.
+
+    A worker takes the GPU of its local rank and NCCL, or where there are no GPUs the CPU and gloo. `device`: "cpu", "cuda"
+    for the GPU of its local rank or nothing, or one GPU, such as "cuda:0"; workers that share one need
+    `backend="gloo"`, as NCCL refuses to. Raises SpecError where the host shows fewer GPUs than it has workers.
+    """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
-    if gpu:
-        torch.cuda.set_device(device)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if place == torch.device("cuda"):
+        place = torch.device("cuda", _own_gpu(local_rank))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _initialized():
         await_rank_0(int(os.environ.get("RANK", "0")))
         with generation.connecting():
-            dist.init_process_group("nccl" if gpu else "gloo")
-    return Distributed(rank=rank(), world=world_size(), local_rank=local_rank, device=device)
+            dist.init_process_group(backend or ("nccl" if place.type == "cuda" else "gloo"))
+    return Distributed(rank=rank(), world=world_size(), local_rank=local_rank, device=place)
+
+
+def _own_gpu(local_rank: int) -> int:
+    """The number of the GPU of a worker of this host."""
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise SpecError(
+            f"local rank {local_rank} has no GPU: this host shows {count} (CUDA_VISIBLE_DEVICES?); start as many "
+            'workers a host as it has GPUs, or pass device="cpu" to train.distributed()'
+        )
+    return local_rank
 
 
 class Peers:

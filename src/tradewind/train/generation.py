@@ -61,7 +61,7 @@ def connecting() -> Iterator[set[int]]:
 def abort() -> None:
     """Break whoever waits in a collective out of it; called from another thread than the waiting one.
 
-    NCCL's communicators are aborted (not yet run on a GPU). Gloo has no abort, so its connections are
+    NCCL's communicators are aborted (run with a group of one only, on one GPU). Gloo has no abort, so its connections are
     closed under it: the collectives that wait on them raise.
     """
     if dist.is_initialized() and "nccl" in dist.get_backend():

@@ -1,7 +1,7 @@
 """Copy many tensors at the speed of memory."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -35,8 +35,12 @@ def copy_all(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], t
     """Copy each source into its target in host memory; returns when the sources may be changed."""
     small: list[tuple[torch.Tensor, torch.Tensor]] = []
     large: list[tuple[torch.Tensor, torch.Tensor]] = []
+    on_gpu: list[tuple[torch.Tensor, torch.Tensor]] = []
     for pair in zip(targets, sources, strict=True):
-        (large if _is_large(*pair) else small).append(pair)
+        (on_gpu if pair[1].is_cuda else large if _is_large(*pair) else small).append(pair)
+    # Into pages that are locked (see `pages`) these are only queued: the GPU copies while this thread does.
+    for target, source in on_gpu:
+        target.copy_(source, non_blocking=True)
     if small:
         torch._foreach_copy_([target for target, _ in small], [source for _, source in small])
     blocks = [block for pair in large for block in _blocks(*pair)]
@@ -46,6 +50,13 @@ def copy_all(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], t
     else:
         for block in blocks:
             _copy(block)
+    for device in gpus_of(sources):
+        torch.cuda.current_stream(device).synchronize()
+
+
+def gpus_of(tensors: Iterable[torch.Tensor]) -> set[torch.device]:
+    """The GPUs on which some of the tensors lie."""
+    return {tensor.device for tensor in tensors if tensor.is_cuda}
 
 
 def _is_large(target: torch.Tensor, source: torch.Tensor) -> bool:

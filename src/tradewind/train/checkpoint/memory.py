@@ -12,7 +12,7 @@ import torch
 
 from tradewind.errors import IntegrityError, TradewindError
 from tradewind.train.checkpoint import copies, image, sums
-from tradewind.train.checkpoint.copying import copy_all, threads_for
+from tradewind.train.checkpoint.copying import copy_all, gpus_of, threads_for
 from tradewind.train.checkpoint.layout import Layout, State
 from tradewind.train.checkpoint.loaded import Loaded
 from tradewind.train.checkpoint.mapped import Checking
@@ -74,6 +74,8 @@ class Memory:
         self._layout: Layout | None = None
         self._targets: dict[Slot, tuple[Layout, int, list[torch.Tensor]]] = {}
         self._spare: Future[Slot] | None = None
+        self._gpu: torch.device | None = None
+        """Where state is copied from, unless all of it is in host memory."""
         self._seal_pace, self._make_pace = Pace(SHARE), Pace(SHARE)
         # Two, because a stage may wait for memory, and sealing waits for the end of the stage.
         self._making = ThreadPoolExecutor(1, thread_name_prefix="tradewind-memory")
@@ -111,7 +113,11 @@ class Memory:
         slot = self._take_slot(step, self._layout.size)
         with self._lock:
             slot.begin(self._layout.size)
-        copy_all(self._places(slot, self._layout), self._layout.sources(state), self._threads)
+        sources = self._layout.sources(state)
+        self._gpu = min(gpus_of(sources), key=str, default=None)
+        if self._gpu is not None:
+            slot.lock_pages(self._gpu)
+        copy_all(self._places(slot, self._layout), sources, self._threads)
         return slot, self._header(step, self._layout, _write_trees(slot.view, self._layout, state))
 
     def _places(self, slot: Slot, layout: Layout) -> list[torch.Tensor]:
@@ -162,7 +168,7 @@ class Memory:
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
         if pending is None:
-            slot = self._make_slot(self._unused(), size, UNHURRIED)
+            slot = self._make_slot(self._unused(), size, UNHURRIED, None)
         else:
             with self._make_pace.hurried():
                 slot = pending.result()
@@ -170,10 +176,12 @@ class Memory:
         return slot
 
     @staticmethod
-    def _make_slot(path: Path, size: int, pace: Pace) -> Slot:
+    def _make_slot(path: Path, size: int, pace: Pace, gpu: torch.device | None) -> Slot:
         slot = Slot(path)
         slot.begin(size, pace)
         slot.touch(pace)
+        if gpu is not None:
+            slot.lock_pages(gpu)
         return slot
 
     def _unused(self) -> Path:
@@ -185,7 +193,9 @@ class Memory:
         """Get the memory of the next slot while training goes on: the kernel takes long to give it."""
         needed = 2 + more + sum(slot.pins > 0 for slot in self._slots)
         if self._spare is None and len(self._slots) < needed:
-            self._spare = self._making.submit(self._make_slot, self._unused(), size, self._make_pace)
+            self._spare = self._making.submit(
+                self._make_slot, self._unused(), size, self._make_pace, self._gpu
+            )
 
     def _after_stage(self, slot: Slot, header: image.Header) -> None:
         # What is being read will not be overwritten: soon there must be another slot.

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tradewind.errors import TradewindError
-from tradewind.train.checkpoint import image
+from tradewind.train.checkpoint import image, pages
 from tradewind.train.checkpoint.copying import Bytes
 from tradewind.train.checkpoint.pace import PIECE, UNHURRIED, Pace
 
@@ -37,6 +38,8 @@ class Slot:
         """Of these pins, those of who will seal the image."""
         self._fd = -1
         self._bytes: Bytes = np.empty(0, dtype=np.uint8)
+        self._locked: bool | None = None
+        """Whether the pages of this mapping are locked; None before that was tried."""
         if path.exists():
             self._attach()
 
@@ -110,6 +113,11 @@ class Slot:
             with pace.working():
                 self._bytes[at : at + PIECE : image.PAGE] = 0
 
+    def lock_pages(self, device: torch.device) -> None:
+        """Have a GPU copy into the slot by itself; where the driver refuses, it does so through a buffer."""
+        if self._locked is None:
+            self._locked = pages.lock(self._bytes, device)
+
     def discard(self) -> None:
         """Give the file up: it goes away with whoever still reads from it."""
         self.path.unlink(missing_ok=True)
@@ -117,8 +125,11 @@ class Slot:
 
     def close(self) -> None:
         """Let go of the file; what it holds stays."""
+        if self._locked:
+            pages.unlock(self._bytes)
         if self._fd >= 0:
             os.close(self._fd)
+        self._locked = None
         self._fd, self._bytes, self.size, self.header = -1, np.empty(0, dtype=np.uint8), 0, None
 
 
