@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from tradewind import names
 from tradewind.errors import TradewindError
 from tradewind.scale.histogram import Histogram
 from tradewind.scale.runtime import quiet_collector, run_in_loop
-from tradewind.scale.wire import Bodies, Connection, Target, http_parser, parse_target, request_source
+from tradewind.scale.wire import (
+    Bodies,
+    Connection,
+    Target,
+    deadline_header,
+    http_parser,
+    parse_target,
+    request_source,
+)
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)
 _ENOUGH_GAIN = 1.05
@@ -116,7 +123,7 @@ def find_capacity(
     this finds how much it can do, not how it behaves when more is asked; `run_load` does.
     """
     target = parse_target(url, allow_remote)
-    request = request_source(target, bodies, {names.HEADER_DEADLINE: f"{deadline_ms:g}"} | (headers or {}))
+    request = request_source(target, bodies, deadline_header(deadline_ms) | (headers or {}))
 
     def measure(concurrency: int) -> Level:
         with quiet_collector():

@@ -6,14 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tradewind import names
 from tradewind.scale.gate import Gate
 from tradewind.scale.outcome import Audit, LoadPlan, LoadResult
 from tradewind.scale.recorder import ERROR, IN_TIME, LATE, REFUSED, Recorder
 from tradewind.scale.runtime import quiet_collector, raise_open_files, run_in_loop
 from tradewind.scale.stream import Recorded, Stream, make_stream
 from tradewind.scale.summary import summarize
-from tradewind.scale.wire import Bodies, Target, http_parser, parse_target, request_source
+from tradewind.scale.wire import (
+    Bodies,
+    Target,
+    deadline_header,
+    http_parser,
+    parse_target,
+    request_source,
+    with_less,
+)
 
 _BURST = 16
 _TELL_S = 0.5
@@ -50,7 +57,8 @@ class _OpenLoop:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
         parser = http_parser()
-        self.gates = [Gate(self, target, source, plan.connections, parser) for target in targets]
+        self._source = source
+        self.gates = [Gate(self, target, self._request, plan.connections, parser) for target in targets]
         for gate in self.gates:
             gate.sent = self._sent
         self.begin = 0.0
@@ -96,6 +104,14 @@ class _OpenLoop:
         if not self.gates[self.stream.endpoints[ticket]].offer(ticket):
             self.record.starved[ticket] = 1
 
+    def _request(self, ticket: int) -> bytes:
+        """The bytes of a request that is sent now. What it waited for is no longer left, and a caller would not say so."""
+        request, late_ms = self._source(ticket), int(self._age_s(ticket) * 1000)
+        return request if late_ms < 1 else with_less(request, self._deadline_ms(ticket), late_ms)
+
+    def _deadline_ms(self, ticket: int) -> float:
+        return self.deadlines_ms[self.stream.kinds[ticket]]
+
     def _sent(self, ticket: int) -> None:
         self.record.sent[ticket] = 1
 
@@ -103,8 +119,7 @@ class _OpenLoop:
         return time.monotonic() - self.begin - self.arrivals[ticket]
 
     def answer(self, ticket: int, status: int) -> None:
-        deadline_ms = self.deadlines_ms[self.stream.kinds[ticket]]
-        self.record.answered(ticket, status, self._age_s(ticket) * 1000, deadline_ms)
+        self.record.answered(ticket, status, self._age_s(ticket) * 1000, self._deadline_ms(ticket))
         self._finish(1)
 
     def failure(self, ticket: int, why: str, age_s: float | None = None) -> None:
@@ -155,7 +170,7 @@ def run_load(
 ) -> LoadResult:
     """Offers `rate` requests per second for `duration_s` and says what became of them.
 
-    Every request carries the deadline in the `x-deadline-ms` header. Raises SpecError for a URL on
+    Every request carries in the `x-deadline-ms` header what is left of its deadline when it is sent. Raises SpecError for a URL on
     another machine unless `allow_remote`, and MissingExtraError without httptools.
     """
     plan = LoadPlan(
@@ -212,7 +227,7 @@ def _source(plan: LoadPlan, stream: Stream, targets: Sequence[Target], bodies: B
     of_class = [(kind.deadline_ms, plan.headers | kind.headers) for kind in plan.classes]
     sources = [
         [
-            request_source(target, bodies, {names.HEADER_DEADLINE: f"{deadline_ms:g}"} | headers)
+            request_source(target, bodies, deadline_header(deadline_ms) | headers)
             for deadline_ms, headers in of_class or [(plan.deadline_ms, plan.headers)]
         ]
         for target in targets

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
+from tradewind import names
 from tradewind.errors import MissingExtraError, SpecError
 
 Bodies = Sequence[bytes] | Callable[[int], bytes] | None
@@ -68,6 +69,25 @@ def request_source(target: Target, bodies: Bodies, headers: dict[str, str]) -> C
     replayed: Sequence[bytes | None] = [None] if bodies is None else bodies
     built = [build_request(target, body, headers) for body in replayed]
     return lambda ticket: built[ticket % len(built)]
+
+
+def deadline_header(deadline_ms: float) -> dict[str, str]:
+    """The header that says how long an answer is waited for."""
+    return {names.HEADER_DEADLINE: f"{deadline_ms:g}"}
+
+
+def with_less(request: bytes, deadline_ms: float, late_ms: int) -> bytes:
+    """The bytes of a request, built with a deadline, of which so much is over."""
+    line = _line(deadline_ms)
+    at = request.find(line, 0, request.index(b"\r\n\r\n") + 2)
+    if at < 0:
+        return request  # its sender states another one
+    return request[:at] + _line(max(deadline_ms - late_ms, 0.001)) + request[at + len(line) :]
+
+
+def _line(deadline_ms: float) -> bytes:
+    ((name, value),) = deadline_header(deadline_ms).items()
+    return f"\r\n{name}: {value}\r\n".encode()
 
 
 class Owner(Protocol):
