@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 FRONT := $(VENV)/.compiled
+PARALLEL ?=
 EXTRAS := train,serve,client,postgres,redis,s3,console,k8s,ray,ops,dev
 
 .PHONY: help setup demo test lint bench clean
@@ -33,8 +34,8 @@ uncompile:       ## run from the sources, as whoever edits them wants to; until 
 demo: $(FRONT)   ## train, kill, recover, evaluate, package, serve, overload: the main job
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m recipes.recommender.demo $(ARGS)
 
-test: $(FRONT) system  ## all tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+test: $(FRONT) system  ## all tests; PARALLEL="-n 2 --dist loadfile" for two files at a time
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: system
 system:

@@ -184,8 +184,10 @@ def settle() -> None:
 @contextlib.contextmanager
 def group() -> Iterator[None]:
     """A process group of this process alone, which DCP's background process asks for."""
-    with tempfile.NamedTemporaryFile() as meeting:
-        dist.init_process_group("gloo", init_method=f"file://{meeting.name}", rank=0, world_size=1)
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # the file in it is removed by whoever leaves the group last
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
         try:
             yield
         finally:

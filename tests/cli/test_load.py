@@ -171,7 +171,7 @@ def test_classes_and_a_shape_are_reported_one_by_one(tmp_path: Path) -> None:
             "0s", "--deadline", "5s", "--run", "demo",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
-        assert server.seen()["deadlines"] == ["3000", "5000"]
+        assert {"3000", "5000"} <= set(server.seen()["deadlines"])
     for said in ("top", "rest", "before", "peak", "after", "SETTLE_S", "generator: lag p99"):
         assert said in done.stdout
     page = tmp_path / "report.html"

@@ -11,7 +11,7 @@ from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import WorkerLost
 from tradewind.serve.jobs import Job, Prepared, Tensor
-from tradewind.serve.lanes import Instant, Lane, Level
+from tradewind.serve.lanes import Accepts, Instant, Lane, Level
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Terms
@@ -103,8 +103,13 @@ class Ask(NamedTuple):
     caller: Caller = ANYBODY
     rows: int = 1
     floor: int | None = None
+    """The cheapest level that it accepts, of those that take a worker; None: all levels."""
     leaves_s: float | None = None
     """When its client leaves; None when it stays."""
+
+    @property
+    def accepts(self) -> Accepts | None:
+        return None if self.floor is None else Accepts(self.floor, instant=False)
 
 
 class Outcome(NamedTuple):
@@ -198,7 +203,7 @@ class Simulation:
         rows = bytes([len(self.jobs) % 256]) * ask.rows
         prepared = Prepared({"x": Tensor("UINT8", (ask.rows, 1), rows)}, ask.rows, "key")
         try:
-            job = self.dispatcher.submit("model", prepared, ask.at_s + ask.budget_s, ask.caller, ask.floor)
+            job = self.dispatcher.submit("model", prepared, ask.at_s + ask.budget_s, ask.caller, ask.accepts)
             self.jobs.append(job)
             if ask.leaves_s is not None:
                 loop.call_at(ask.leaves_s, self._leave, job)

@@ -32,22 +32,26 @@ def test_a_recommender_has_levels_with_nothing_to_configure():
 
 
 def test_a_pre_ranker_takes_the_place_of_fewer_candidates():
-    """All are retrieved at every level that ranks; it chooses those that are ranked, and its own order comes last."""
+    """It chooses those that are ranked, of all candidates and then of fewer, and its own order comes last."""
     assert recommender_rungs((), 500, PRERANKS) == [
         Rung("rank-500", 500, True),
         Rung("rank-150-of-500", 500, True, 150),
         Rung("rank-75-of-500", 500, True, 75),
         Rung("rank-40-of-500", 500, True, 40),
-        Rung("prerank-100-of-500", 500, False, 100),
-        Rung("prerank-100-of-200", 200, False, 100),
-        Rung("retrieve-100", 100, False),
+        Rung("rank-40-of-350", 350, True, 40),
+        Rung("rank-40-of-250", 250, True, 40),
+        Rung("rank-40-of-125", 125, True, 40),
+        Rung("prerank-100", 100, False, 100),
+        Rung("prerank-40", 40, False, 40),
     ]
-    assert [(r.name, r.most) for r in recommender_rungs((), 40, PRERANKS)] == [
-        ("rank-40", 40),
-        ("rank-12-of-40", 12),
-        ("prerank-40-of-40", 40),
-        ("retrieve-40", 40),
+    assert recommender_rungs((), 40, PRERANKS) == [
+        Rung("rank-40", 40, True),
+        Rung("rank-12-of-40", 40, True, 12),
+        Rung("rank-12-of-28", 28, True, 12),
+        Rung("rank-12-of-20", 20, True, 12),
+        Rung("prerank-40", 40, False, 40),
     ]
+    assert [r.name for r in recommender_rungs((), 12, PRERANKS)] == ["rank-12", "prerank-12"]
 
 
 def test_a_named_level_may_pre_rank():

@@ -63,11 +63,20 @@ def test_each_class_stays_sorted_and_counts_its_rows(asked, data):
 def test_a_level_that_cannot_give_k_items_does_not_answer_who_asks_for_them():
     """The floor is the cheapest level that is accepted and that is large enough; the popular list is for everyone."""
     made = lane(500, 200, 100)
-    assert [made.floor(None, k) for k in (None, 10, 100, 101, 200, 201, 500)] == [2, 2, 2, 1, 1, 0, 0]
-    assert made.floor(1, 10) == 1
-    assert made.floor(1, 300) == 0
-    assert lane(500, 200, instant=True).floor(None, 300) == 2
-    assert lane(500, 200, instant=True).floor(1, 300) == 0
+    sizes = (None, 10, 100, 101, 200, 201, 500, 501)
+    assert [made.accepts(None, k).floor for k in sizes] == [2, 2, 2, 1, 1, 0, 0, 0]
+    assert [made.accepts(1, k).floor for k in sizes] == [1, 1, 1, 1, 1, 0, 0, 0]
+    listed = lane(500, 200, instant=True)
+    assert listed.accepts() == listed.accepts(2) == (1, True)
+    assert listed.accepts(None, 300) == listed.accepts(2, 300) == (0, True)
+    assert listed.accepts(1, 300) == (0, False)
+
+
+def test_no_level_on_the_way_to_the_cheapest_gives_too_few():
+    """One that could give enough is not taken where the one before it could not."""
+    assert lane(500, 40, 100).accepts(None, 60) == (0, False)
+    assert lane(500, 40, 100, instant=True).accepts(None, 60) == (0, True)
+    assert lane(500, 40, 100).accepts(None, 40) == (2, False)
 
 
 @given(
@@ -103,6 +112,6 @@ def test_a_request_must_be_there_in_time_for_the_cheapest_level_that_it_accepts(
     made.writing.observe(0.5)
     writing_s = made.writing.bound_s
     assert writing_s > 0
-    assert made.last_entry_s(100.0, 80.0, 0) == 100.0 - writing_s - best_s
-    assert made.last_entry_s(100.0, 80.0, 1) == 100.0 - writing_s - next_s
-    assert made.last_entry_s(100.0, 80.0, 2) == 100.0 - writing_s - SPARE_SHARE * 20.0 - next_s
+    assert made.last_entry_s(100.0, 80.0, made.accepts(0)) == 100.0 - writing_s - best_s
+    assert made.last_entry_s(100.0, 80.0, made.accepts(1)) == 100.0 - writing_s - next_s
+    assert made.last_entry_s(100.0, 80.0, made.accepts(2)) == 100.0 - writing_s - SPARE_SHARE * 20.0 - next_s

@@ -82,6 +82,27 @@ def test_the_pre_ranker_chooses_whom_the_ranker_sees(with_prerank, table, ranks)
         assert top["items"][row].tolist() == (left[:5] if ranks else left[:0:-1])
 
 
+def test_who_asks_for_more_than_are_ranked_gets_the_others_behind_them(with_prerank, table):
+    """Six are ranked, the next ones come as the pre-ranker likes them; beside somebody who asks for fewer."""
+    users = [{"values": [1, 2], "seen": [1, 2], "k": 9}, {"values": [9], "k": 3}]
+    for ranks in (True, False):
+        top = pipeline(with_prerank, table, ranks=ranks, preranked=6)(batch(*users))
+        assert (top["scores"].diff(dim=1) <= 0).all()
+        for row, user in enumerate(users):
+            found = best(table, user["values"], user.get("seen", []), 20)
+            first = found[14:] if ranks else found[:13:-1]
+            assert top["items"][row].tolist() == [*first, *found[13:10:-1]]
+
+
+def test_the_others_end_where_there_are_no_more_candidates(with_prerank, table):
+    """All but five were seen, two are ranked: three come behind them, and then nothing."""
+    seen = list(range(1, NUM_ITEMS - 4))
+    top = pipeline(with_prerank, table, preranked=2)(batch({"values": [1], "seen": seen, "k": 8}))
+    assert sorted(top["items"][0, :5].tolist()) == list(range(NUM_ITEMS - 4, NUM_ITEMS + 1))
+    assert top["items"][0, 5:].tolist() == [0, 0, 0]
+    assert top["scores"][0, 5:].tolist() == [-np.inf] * 3
+
+
 def test_the_pre_ranker_leaves_no_candidate_that_there_is_not(with_prerank, table):
     """All but three were seen: those three, whatever it thinks of the padding."""
     seen = list(range(1, NUM_ITEMS - 2))

@@ -13,7 +13,7 @@ from tradewind.serve.caller import ANYBODY, Caller
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import Pool, Worker, WorkerLost
 from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, rows_of, split
-from tradewind.serve.lanes import Lane, Level
+from tradewind.serve.lanes import Accepts, Lane, Level
 from tradewind.serve.metrics import Metrics
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers, by_caller, cost_s
@@ -96,17 +96,16 @@ class Dispatcher:
         prepared: Prepared,
         deadline_s: float,
         caller: Caller = ANYBODY,
-        floor: int | None = None,
+        accepts: Accepts | None = None,
     ) -> Job:
         """Queue one request. Its future gets a Result, or a RequestError.
 
-        `floor` is the cheapest level that it accepts, by number; None accepts every level. A request that cannot be
-        in time is answered at once by the level that needs no worker, where there is one and it accepts it. Raises
-        RequestError (429) otherwise. Later errors: 429 when it turned out that it could not be in time, 503 when
+        `accepts` says which levels may answer it; all, without it. A request that cannot be in time is answered at
+        once by the level that needs no worker, where there is one and it accepts it. Raises RequestError (429) otherwise. Later errors: 429 when it turned out that it could not be in time, 503 when
         workers died and none came back in time, 422 when the model itself failed on it.
         """
         now, lane = self._clock(), self.lane(program)
-        job = self._job(lane, prepared, deadline_s, caller, floor, now)
+        job = self._job(lane, prepared, deadline_s, caller, accepts, now)
         if not self._surely_in_time(lane, job.rank, job.due_s, lane.profile_of(job), now):
             refused = self._admit(lane, job, now)
             if refused is not None:
@@ -116,11 +115,16 @@ class Dispatcher:
         return job
 
     def decline(
-        self, program: str, prepared: Prepared, deadline_s: float, caller: Caller, floor: int | None = None
+        self,
+        program: str,
+        prepared: Prepared,
+        deadline_s: float,
+        caller: Caller,
+        accepts: Accepts | None = None,
     ) -> Job:
         """Answer a request for which there is no time: without a worker, or with RequestError (429)."""
         now, lane = self._clock(), self.lane(program)
-        job = self._job(lane, prepared, deadline_s, caller, floor, now)
+        job = self._job(lane, prepared, deadline_s, caller, accepts, now)
         if not self._answer_instantly(lane, job, now):
             self._metrics.observe_refusal(lane.name, "door", caller)
             raise RequestError(429, "the server is too busy to answer this request in time", 1.0)
@@ -158,13 +162,13 @@ class Dispatcher:
         prepared: Prepared,
         deadline_s: float,
         caller: Caller,
-        floor: int | None,
+        accepts: Accepts | None,
         now: float,
     ) -> Job:
-        job, last = Job(prepared, deadline_s, now, caller), len(lane.levels)
-        job.floor = last if floor is None else floor
+        job = Job(prepared, deadline_s, now, caller)
+        job.floor, job.instant = lane.accepts() if accepts is None else accepts
         job.due_s = deadline_s - lane.writing.bound_s
-        if job.floor >= last:
+        if job.instant:
             job.due_s -= lane.kept_s(deadline_s - now)
         job.cost_s = cost_s(lane, job.rows)
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
@@ -238,7 +242,7 @@ class Dispatcher:
 
     def _answer_instantly(self, lane: Lane, job: Job, now: float) -> bool:
         """Answer without a worker, where the request accepts that and it is not too late."""
-        if lane.instant is None or job.floor < len(lane.levels) or now > job.deadline_s:
+        if lane.instant is None or not job.instant or now > job.deadline_s:
             return False
         if not job.future.done():
             tensors = lane.instant.answer(job.prepared)

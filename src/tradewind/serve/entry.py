@@ -28,10 +28,10 @@ def wait_until_s(dispatcher: Dispatcher, program: str, wish: Wish) -> float:
     """
     lane, now = dispatcher.lane(program), time.monotonic()
     _, arrived_s, deadline_s, min_level, k = wish
-    floor = lane.floor(floor_of(min_level, lane.level_names), k)
+    accepts = lane.accepts(floor_of(min_level, lane.level_names), k)
     if waited_too_long(now - arrived_s, deadline_s - arrived_s):
         return arrived_s
-    return lane.last_entry_s(deadline_s, now, floor)
+    return lane.last_entry_s(deadline_s, now, accepts)
 
 
 def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) -> Job:
@@ -41,7 +41,7 @@ def enter(dispatcher: Dispatcher, program: str, prepared: Prepared, wish: Wish) 
     """
     lane = dispatcher.lane(program)
     caller, arrived_s, deadline_s, min_level, k = wish
-    floor = lane.floor(floor_of(min_level, lane.level_names), k)
+    accepts = lane.accepts(floor_of(min_level, lane.level_names), k)
     if lane.instant and waited_too_long(time.monotonic() - arrived_s, deadline_s - arrived_s):
-        return dispatcher.decline(program, prepared, deadline_s, caller, floor)
-    return dispatcher.submit(program, prepared, deadline_s, caller, floor)
+        return dispatcher.decline(program, prepared, deadline_s, caller, accepts)
+    return dispatcher.submit(program, prepared, deadline_s, caller, accepts)

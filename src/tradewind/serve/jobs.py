@@ -44,6 +44,7 @@ class Job:
         "due_s",
         "floor",
         "future",
+        "instant",
         "key",
         "last_start_s",
         "must_run",
@@ -65,7 +66,9 @@ class Job:
         self.last_start_s = deadline_s
         """When its batch must have begun, at the cheapest level that it accepts."""
         self.floor = 0
-        """The cheapest level that it accepts, by number."""
+        """The cheapest level that a worker may answer it at, by number."""
+        self.instant = False
+        """Whether it accepts an answer that needs no worker."""
         self.cost_s = 0.0
         """Its share of the model's time, as expected when it came."""
         self.queued_s = now

@@ -16,8 +16,10 @@ PARTS = (0.7, 0.5, 0.35, 0.2)
 turn, and lose as much as they are apart: small steps lose little."""
 PRERANKED = (0.3, 0.15, 0.08)
 """The same where a light ranker says which: it loses less with fewer of them."""
-LIGHT = (0.4,)
-"""How many of them its order alone is taken of, after that of all of them."""
+FEWER = (0.7, 0.5, 0.25)
+"""Of how many after that the last part is ranked: to find many costs more than to rank a few."""
+LIGHT = (0.2, 0.08)
+"""Of how many after that the light ranker's order is the answer: it takes as long as retrieval's, nearly, and loses less."""
 POPULAR = "popular"
 
 
@@ -29,12 +31,7 @@ class Rung(NamedTuple):
     """How many are retrieved."""
     rank: bool
     preranked: int = 0
-    """How many of them the light ranker leaves; 0 where it is not asked."""
-
-    @property
-    def most(self) -> int:
-        """Items that an answer may have."""
-        return self.preranked or self.candidates
+    """How many of them the light ranker puts first; 0 where it is not asked."""
 
 
 def recommender_rungs(
@@ -42,9 +39,9 @@ def recommender_rungs(
 ) -> list[Rung]:
     """Return the levels of a recommender with these programs, best first; the popular list is none of them.
 
-    Without any named: all `candidates` ranked; smaller and smaller parts of them ranked, chosen by `prerank` where
-    the package has it, and its own order; the order of retrieval, alone where there is no ranker. Raises SpecError for
-    levels that this package cannot give.
+    Without any named: all `candidates` ranked; smaller and smaller parts of them; the order of retrieval, alone where
+    there is no ranker. Where the package has `prerank` it chooses those parts, in the end of fewer candidates, and its
+    own order takes the place of retrieval's. Raises SpecError for levels that this package cannot give.
     """
     named = [level for level in levels if not level.popular]
     if levels and not named:
@@ -63,10 +60,17 @@ def _usual(candidates: int, programs: Collection[str]) -> list[QualityLevel]:
     if "prerank" not in programs:
         parts = _parts(PARTS, candidates)
         return [full, *(QualityLevel(candidates=part) for part in parts), retrieved]
-    ranked = [QualityLevel(candidates=candidates, prerank=part) for part in _parts(PRERANKED, candidates)]
-    counts = [candidates, *(part for part in _parts(LIGHT, candidates) if part > RETRIEVED)]
-    light = [QualityLevel(candidates=count, prerank=min(RETRIEVED, count), rank=False) for count in counts]
-    return [full, *ranked, *light, retrieved]
+    parts = _parts(PRERANKED, candidates)
+    ranked = [QualityLevel(candidates=candidates, prerank=part) for part in parts]
+    few = min(parts, default=candidates)
+    fewer = [
+        QualityLevel(candidates=count, prerank=few) for count in _parts(FEWER, candidates) if count > few
+    ]
+    light = [
+        QualityLevel(candidates=count, prerank=count, rank=False)
+        for count in _parts(LIGHT, candidates) or [candidates]
+    ]
+    return [full, *ranked, *fewer, *light]
 
 
 def _parts(shares: Sequence[float], candidates: int) -> list[int]:
@@ -89,7 +93,7 @@ def _rung(level: QualityLevel, candidates: int, programs: Collection[str], state
     if level.prerank is None:
         return Rung(level.name or f"{'rank' if rank else 'retrieve'}-{count}", count, rank)
     left = min(level.prerank, count)
-    name = f"{'rank' if rank else 'prerank'}-{left}-of-{count}"
+    name = f"rank-{left}-of-{count}" if rank else f"prerank-{count}"
     return Rung(level.name or name, count, rank, left)
 
 

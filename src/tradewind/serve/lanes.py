@@ -1,6 +1,7 @@
 """The queue of one served model: a queue by deadline for each class, and the levels that it can be answered at."""
 
 import bisect
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,13 @@ class Instant(NamedTuple):
     answer: Callable[[Prepared], dict[str, Tensor] | None]
 
 
+class Accepts(NamedTuple):
+    """What may answer a request: the workers' levels up to this one, the cheapest, and perhaps the one without a worker."""
+
+    floor: int
+    instant: bool
+
+
 class Lane:
     """What waits for one model, and what rules it."""
 
@@ -51,8 +59,8 @@ class Lane:
         self.levels = tuple(levels)
         self.cheapest = self.levels[-1]
         """The level with the least work for the model."""
-        self._profiles = [level.profile for level in (*self.levels, self.cheapest)]
-        """By the cheapest level that a request accepts, which may be the one that needs no worker."""
+        self._surely = min((level.most for level in levels if level.most is not None), default=sys.maxsize)
+        """Items that an answer of any level may have."""
         self.instant = instant
         self.lost = lost
         self.level_names = [*(level.name for level in self.levels), *([instant.name] if instant else [])]
@@ -74,22 +82,25 @@ class Lane:
         """Return how much of a budget is kept for an answer without a worker, where there may be one."""
         return SPARE_SHARE * budget_s if self.instant else 0.0
 
-    def last_entry_s(self, deadline_s: float, now: float, floor: int) -> float:
-        """Return when a request must be in the queue, at the latest, for the cheapest level that it accepts."""
+    def last_entry_s(self, deadline_s: float, now: float, accepts: "Accepts") -> float:
+        """Return when a request must be in the queue, at the latest, for the cheapest level that may answer it."""
         due_s = deadline_s - self.writing.bound_s
-        if floor >= len(self.levels):
+        if accepts.instant:
             due_s -= self.kept_s(deadline_s - now)
-        return due_s - self._profiles[floor].bound_s(1)
+        return due_s - self.levels[accepts.floor].profile.bound_s(1)
 
-    def floor(self, accepted: int | None, k: int | None) -> int:
-        """Return the cheapest level, by number, that may answer a request which accepts `accepted` and wants `k`."""
+    def accepts(self, stated: int | None = None, k: int | None = None) -> "Accepts":
+        """Return what may answer a request that states this level as the least, None for any, and wants `k`.
+
+        Every level up to the cheapest can give so many; the best one is taken for one that can whatever it gives.
+        """
         last = len(self.levels) - 1
-        floor = last + (self.instant is not None) if accepted is None else accepted
-        if k is None or floor > last:
-            return floor
-        while floor and k > (self.levels[floor].most or k):
-            floor -= 1
-        return floor
+        instant = self.instant is not None and (stated is None or stated > last)
+        floor = last if stated is None else min(stated, last)
+        if k is not None and k > self._surely:
+            small = (i for i in range(1, floor + 1) if k > (self.levels[i].most or k))
+            floor = next(small, floor + 1) - 1
+        return Accepts(floor, instant)
 
     @property
     def length(self) -> int:
@@ -97,8 +108,8 @@ class Lane:
         return sum(map(len, self.queues))
 
     def profile_of(self, job: Job) -> Profile:
-        """Return the profile of the cheapest level that a request accepts."""
-        return self._profiles[job.floor]
+        """Return the profile of the cheapest level that a worker may answer a request at."""
+        return self.levels[job.floor].profile
 
     def add(self, job: Job) -> None:
         rank = job.rank

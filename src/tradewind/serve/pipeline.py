@@ -98,17 +98,25 @@ class Recommender:
         candidates = torch.where(valid, candidates, 0)
         retrieved = torch.where(valid, retrieved, 0.0)
         scores = torch.where(valid, retrieved, -torch.inf)
+        width = min(int(batch["k"].max()), scores.shape[1])
+        ranked = scores.shape[1]
         if self._prerank is not None:
             scores = _scored(self._prerank, query, candidates, retrieved, valid, batch["user"])
-            kept = scores.topk(min(self._rung.preranked, scores.shape[1]), dim=1).indices
-            candidates, retrieved, valid, scores = (
-                t.gather(1, kept) for t in (candidates, retrieved, valid, scores)
-            )
+            ranked = min(self._rung.preranked, ranked)
+            scores, kept = scores.topk(max(ranked, width), dim=1)
+            candidates, retrieved, valid = (t.gather(1, kept) for t in (candidates, retrieved, valid))
+        behind, beyond = scores[:, ranked:width], candidates[:, ranked:width]
+        scores, candidates, retrieved, valid = (t[:, :ranked] for t in (scores, candidates, retrieved, valid))
         if self._rank is not None:
             scores = _scored(self._rank, query, candidates, retrieved, valid, batch["user"])
-        width = min(int(batch["k"].max()), scores.shape[1])
-        best, where = scores.topk(width, dim=1)
-        return {"items": candidates.gather(1, where), "scores": best}
+        best, where = scores.topk(min(width, ranked), dim=1)
+        items = candidates.gather(1, where)
+        if (
+            width > ranked
+        ):  # who asks for more than are ranked gets the others behind them, as they were pre-ranked
+            items = torch.cat([items, beyond], dim=1)
+            best = torch.cat([best, torch.minimum(behind, best[:, -1:])], dim=1)
+        return {"items": items, "scores": best}
 
     def _without_history(self, top: Tensors, row: int, wanted: Filter | None) -> None:
         """Put the popular items in a row; their scores are one over their rank.

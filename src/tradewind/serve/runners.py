@@ -194,7 +194,7 @@ class PipelineRunner:
             profile_s=profile,
             max_rows=self._max_rows,
             level=self.rung.name,
-            most=self.rung.most,
+            most=self.rung.candidates,
         )
 
     def _forget_waiting(self) -> None:
