@@ -66,9 +66,11 @@ class Member:
                 while self._link is not None and self._exit_code is None:
                     self._wait()
             except LinkLost as error:
-                print(f"tradewind: lost the leader: {error}", flush=True)
-                self._hang_up()
-                self._scatter()
+                self._hear_the_end()
+                if self._exit_code is None:
+                    print(f"tradewind: lost the leader: {error}", flush=True)
+                    self._hang_up()
+                    self._scatter()
         return self._exit_code
 
     def close(self) -> None:
@@ -122,6 +124,12 @@ class Member:
         self._take_all(link.whole())
         if self._asked is not None:
             link.say(wire.Asked(self._asked))
+
+    def _hear_the_end(self) -> None:
+        """Take in that the run is over, if that was said: who is writing to a leader that has closed has not read it yet."""
+        for message in self._link.last_words() if self._link is not None else ():
+            if isinstance(message, wire.Finish):
+                self._take(message)
 
     def _hang_up(self) -> None:
         if self._link is not None:

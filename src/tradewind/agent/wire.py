@@ -230,6 +230,16 @@ class Link:
             self._receive()
         return message
 
+    def last_words(self) -> list[Any]:
+        """What had come before the other side went, and was not taken; to be asked once it is gone."""
+        found: list[Any] = []
+        with contextlib.suppress(LinkLost):
+            self.connection.setblocking(False)
+            while True:
+                found.extend(self.whole())
+                self._receive()
+        return found
+
     def has_heard(self) -> bool:
         """Whether something has come that was not read yet."""
         look = select.poll()
