@@ -1,5 +1,7 @@
 """The recommendation pipeline on a real package, against the scores computed by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -85,13 +87,14 @@ def test_the_pre_ranker_chooses_whom_the_ranker_sees(with_prerank, table, ranks)
 def test_who_asks_for_more_than_are_ranked_gets_the_others_behind_them(with_prerank, table):
     """Six are ranked, the next ones come as the pre-ranker likes them; beside somebody who asks for fewer."""
     users = [{"values": [1, 2], "seen": [1, 2], "k": 9}, {"values": [9], "k": 3}]
-    for ranks in (True, False):
-        top = pipeline(with_prerank, table, ranks=ranks, preranked=6)(batch(*users))
+    for ranks, candidates in itertools.product((True, False), (20, NUM_ITEMS - 2)):
+        level = pipeline(with_prerank, table, candidates=candidates, ranks=ranks, preranked=6)
+        top = level(batch(*users))
+        # Of all items those that retrieval likes least have scores below zero, and the others' are above.
         assert (top["scores"].diff(dim=1) <= 0).all()
         for row, user in enumerate(users):
-            found = best(table, user["values"], user.get("seen", []), 20)
-            first = found[14:] if ranks else found[:13:-1]
-            assert top["items"][row].tolist() == [*first, *found[13:10:-1]]
+            found = best(table, user["values"], user.get("seen", []), candidates)[::-1]
+            assert top["items"][row].tolist() == [*(found[5::-1] if ranks else found[:6]), *found[6:9]]
 
 
 def test_the_others_end_where_there_are_no_more_candidates(with_prerank, table):

@@ -111,9 +111,8 @@ class Recommender:
             scores = _scored(self._rank, query, candidates, retrieved, valid, batch["user"])
         best, where = scores.topk(min(width, ranked), dim=1)
         items = candidates.gather(1, where)
-        if (
-            width > ranked
-        ):  # who asks for more than are ranked gets the others behind them, as they were pre-ranked
+        if width > ranked:
+            # Who asks for more than are ranked gets the others behind them, as they were pre-ranked.
             items = torch.cat([items, beyond], dim=1)
             best = torch.cat([best, torch.minimum(behind, best[:, -1:])], dim=1)
         return {"items": items, "scores": best}
