@@ -3,7 +3,8 @@
 One process, one GPU. A stall ends when the trainer may change its tensors again. Contenders take turns: ours, ours
 without locked pages, PyTorch's DCP with both of its asynchronous checkpointers, whose stager has pinned memory that it
 keeps, and a plain copy of the same tensors into pinned memory. What is written in the background has ended before the
-next begins. `lock_s` is what a mapping of as many bytes takes to be locked, once for each of two. Loads put a state into the tensors that are on the GPU; every one is compared with what was saved.
+next begins. `lock_s` is what a mapping of as many bytes takes to be locked, once for each of two. Loads put a state into
+the tensors that are on the GPU; every one is compared with what was saved.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ def compare(
     makers: Mapping[str, Callable[[Path, Path], drivers.Driver]],
 ) -> Mapping[str, Figure]:
     """Time every contender's saves of so many bytes on a device, and what ours and DCP's take to come back."""
-    state = on(device, drivers.state_of(size, seed=0))
+    state = drivers.with_tensors(drivers.state_of(size, seed=0), lambda tensor: tensor.to(device))
     with tempfile.TemporaryDirectory(prefix="gpu-checkpoint-") as disk, shared_memory() as memory, group():
         saves = {name: Saves(name, make, Path(disk), memory, state) for name, make in makers.items()}
         copy = PlainCopy(state)
@@ -132,9 +133,7 @@ def lock_s(path: Path, size: int, device: torch.device) -> float:
 
 def loaders(state: drivers.State, disk: Path, memory: Path) -> Mapping[str, Callable[[], float]]:
     """Ours from memory and disk, and DCP from disk, into tensors of the device."""
-    live = {
-        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
-    }
+    live = drivers.with_tensors(state, torch.clone)
     staged = checkpoint.Memory(memory / "tradewind", rank=0, world=1, local_rank=0, local_world=1)
     ours, dcp = drivers.OursOnDisk(disk / "loads-ours"), drivers.DCPOnDisk(disk / "loads-dcp")
     for saver in (ours, dcp):
@@ -168,13 +167,6 @@ def loaders(state: drivers.State, disk: Path, memory: Path) -> Mapping[str, Call
     }
 
 
-def on(device: torch.device, state: drivers.State) -> drivers.State:
-    """The same state, its tensors on a device."""
-    return {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in state.items()
-    }
-
-
 def settle() -> None:
     """Wait for what the GPU was given to do."""
     if torch.cuda.is_initialized():
@@ -184,9 +176,8 @@ def settle() -> None:
 @contextlib.contextmanager
 def group() -> Iterator[None]:
     """A process group of this process alone, which DCP's background process asks for."""
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # the file in it is removed by whoever leaves the group last
+    # A folder: the file in it is removed by whoever leaves the group last.
+    with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
         try:
             yield

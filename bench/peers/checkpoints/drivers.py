@@ -70,6 +70,13 @@ def finished(written: Any) -> bool:
     return True
 
 
+def with_tensors(state: State, change: Callable[[torch.Tensor], torch.Tensor]) -> State:
+    """The same state with every tensor changed."""
+    return {
+        name: change(value) if isinstance(value, torch.Tensor) else value for name, value in state.items()
+    }
+
+
 def tensors_of(state: State) -> list[torch.Tensor]:
     return [value for value in state.values() if isinstance(value, torch.Tensor)]
 

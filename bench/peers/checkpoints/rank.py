@@ -145,9 +145,7 @@ def foreground(asked: dict[str, Any], shared: drivers.State, state: drivers.Stat
     found: Seconds = {f"{what}_{who}": [] for what in kinds for who in disks}
     found |= {name: [] for name in ("load_memory", "load_memory_verified", "load_memory_into")}
     memory.stage(0, {}, state)
-    live = {
-        name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()
-    }
+    live = drivers.with_tensors(state, torch.clone)
     for step in range(1 + FOREGROUND_SAVES):
         turn: dict[str, float] = {}
         for who, disk in disks.items():

@@ -39,7 +39,8 @@ class QualityLevel(Spec, frozen=True, kw_only=True):
     """One way to answer. A recommender's says how much is ranked; a generic package's names a program.
 
     `prerank` is how many of the candidates the package's program `prerank` leaves to `rank`: the best, as it scores
-    them; without `rank` its order is the answer. `popular` is a list that the front process gives by itself, at no cost to the model's workers.
+    them; without `rank` its order is the answer. `popular` is a list that the front process gives by itself, at no cost
+    to the model's workers.
     """
 
     name: Name | None = None

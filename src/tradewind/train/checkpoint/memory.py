@@ -168,7 +168,7 @@ class Memory:
     def _new_slot(self, size: int) -> Slot:
         pending, self._spare = self._spare, None
         if pending is None:
-            slot = self._make_slot(self._unused(), size, UNHURRIED, None)
+            slot = self._make_slot(self._unused(), size, UNHURRIED)
         else:
             with self._make_pace.hurried():
                 slot = pending.result()
@@ -176,7 +176,7 @@ class Memory:
         return slot
 
     @staticmethod
-    def _make_slot(path: Path, size: int, pace: Pace, gpu: torch.device | None) -> Slot:
+    def _make_slot(path: Path, size: int, pace: Pace, gpu: torch.device | None = None) -> Slot:
         slot = Slot(path)
         slot.begin(size, pace)
         slot.touch(pace)
