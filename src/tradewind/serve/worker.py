@@ -42,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.cpus:
         keep_to(args.cpus)
     torch.set_num_threads(args.threads)
-    # Closed by the end of the process alone: the front process then sees how it ended, and not that it is about to.
-    sock = socket.socket(fileno=args.fd)
+    # `args.fd` is closed by the end of the process alone: a socket made of it would be when this returns, and the
+    # front process is to see how a worker ended, not that it is about to.
+    sock = socket.socket(fileno=os.dup(args.fd))
     with torch.inference_mode():
         try:
             return _serve(sock, args)
