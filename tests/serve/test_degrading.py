@@ -75,6 +75,14 @@ def test_while_no_worker_answers_the_popular_list_does(client, recommender, tmp_
     assert samples[("tradewind_requests_refused_total", *late)] == 1
 
 
+def test_a_batch_that_does_not_end_is_not_waited_for(client, recommend_server):
+    """Its worker is stopped in the midst of it; the popular list answers, inside the deadline."""
+    with stopped(client, recommend_server):
+        headers = {"x-deadline-ms": "2000"}
+        answer = client.post(recommend_server.url + RECOMMEND, json={"history": ["i1"]}, headers=headers)
+        assert (answer.status_code, answer.headers["x-level"]) == (200, "popular")
+
+
 def test_a_client_that_leaves_frees_its_slot(client, generic, tmp_path):
     """Its request is in the queue no longer, and nobody runs it."""
     with running(generic, tmp_path, "--slo", "60s") as server, ThreadPoolExecutor(1) as pool:

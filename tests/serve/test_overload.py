@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.serve.simulated import Ask, Outcome, Simulation, capacity, in_time, linear, steady
+from tradewind.serve import dispatch
 from tradewind.serve.caller import Caller
 from tradewind.serve.queues import Terms
 
@@ -167,6 +168,30 @@ def test_a_request_that_lost_its_worker_is_answered_by_the_list_when_there_is_no
     simulation = Simulation({"full": linear(0.03, 0.0)}, terms=TERMS, instant="popular")
     simulation.workers[0].loses = 1
     assert [o.level for o in simulation.run([Ask(0.0, caller=NORMAL)])] == ["popular"]
+
+
+def test_a_batch_that_overruns_is_not_waited_for_where_the_list_will_do():
+    """Answered while it runs, and counted once; what it took corrects the profile, and the next one gets its level."""
+    simulation = Simulation({"full": linear(0.03, 0.0)}, terms=TERMS, instant="popular", slow_down=1.6)
+    first, last = simulation.run([Ask(0.0, caller=NORMAL), Ask(3.0, 0.06, caller=NORMAL)])
+    assert (first.level, last.level) == ("popular", "full")
+    assert first.ended_s == pytest.approx(0.045)
+    given = simulation.metrics.level_requests.labels
+    assert given("model", "popular")._value.get() == given("model", "full")._value.get() == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 0.3), st.floats(0.002, 0.1)), min_size=1, max_size=40),
+    st.floats(0.3, 10.0),
+    st.integers(0, dispatch.MAX_TRIES - 1),
+)
+def test_whoever_accepts_the_list_is_answered_in_time(asks, slow_down, loses):
+    """However much longer batches take than was measured, and whether or not they come back."""
+    simulation = Simulation(LADDER, max_batch=8, terms=TERMS, instant="popular", slow_down=slow_down)
+    simulation.workers[0].loses = loses
+    outcomes = simulation.run([Ask(at_s, budget_s, NORMAL) for at_s, budget_s in asks])
+    assert in_time(outcomes) == 1.0
 
 
 asks = st.lists(

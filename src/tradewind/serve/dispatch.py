@@ -15,6 +15,7 @@ from tradewind.serve.execution import Pool, Worker, WorkerLost
 from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, rows_of, split
 from tradewind.serve.lanes import Accepts, Lane, Level
 from tradewind.serve.metrics import Metrics
+from tradewind.serve.overrun import Overrun
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers, by_caller, cost_s
 from tradewind.serve.recall import RecallAudits
@@ -253,6 +254,13 @@ class Dispatcher:
             self._offer(lane, lane.instant.name, job, tensors, now)
         return True
 
+    def _answer_meanwhile(self, lane: Lane, jobs: list[Job]) -> None:
+        """Answer requests whose batch has not ended when it should have, from what is kept of their budget for that."""
+        now = self._clock()
+        for job in jobs:
+            self._answer_instantly(lane, job, now)
+        asyncio.get_running_loop().call_soon(self._written, lane, now)
+
     def _give_up(self, lane: Lane, job: Job, reason: str, now: float) -> None:
         """End a request that was queued: degraded where that goes, else with an error."""
         if self._answer_instantly(lane, job, now):
@@ -298,6 +306,7 @@ class Dispatcher:
         level, rows = lane.levels[number], rows_of(batch)
         hang_s = HANG_S + HANG_BATCHES * level.profile.bound_s(rows)
         hung = asyncio.get_running_loop().call_later(hang_s, worker.kill)
+        overrun = Overrun(batch, self._clock, lambda jobs: self._answer_meanwhile(lane, jobs))
         try:
             reply, body = await worker.call(*collate(level.program, batch))
         except WorkerLost:
@@ -306,6 +315,7 @@ class Dispatcher:
             return
         finally:
             hung.cancel()
+            overrun.cancel()
         seconds = self._clock() - start
         self._recalls.note(worker, reply.due, start)
         if reply.nan is not None:
@@ -336,19 +346,21 @@ class Dispatcher:
         start: float,
         seconds: float,
     ) -> None:
-        rows, name = rows_of(batch), lane.levels[number].name
+        rows, name, num_answered = rows_of(batch), lane.levels[number].name, 0
         self._metrics.observe_batch(lane.name, rows, seconds)
-        self._metrics.observe_level(lane.name, name, len(batch))
         for caller, own in by_caller(batch).items():
             self._metrics.observe_use(caller, seconds * rows_of(own) / rows)
         waited = self._metrics.queue_seconds.of(lane.name)
         for job, tensors in zip(batch, results, strict=True):
             queue_s = start - job.queued_s
             waited.observe(queue_s)
-            if not job.future.done():
-                job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
+            if job.future.done():
+                continue  # its client has gone, or it was answered meanwhile
+            num_answered += 1
+            job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
             if number:
                 self._offer(lane, name, job, tensors, start + seconds)
+        self._metrics.observe_level(lane.name, name, num_answered)
         # The loop runs this once it has written the answers, which it was asked to do before.
         asyncio.get_running_loop().call_soon(self._written, lane, start + seconds)
 
