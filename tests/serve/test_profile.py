@@ -101,3 +101,20 @@ def test_what_is_kept_at_hand_is_what_is_measured():
         assert profile.full_s == profile.bound_s(4)
         assert profile.row_s == profile.latency_s(4) / 4
     assert profile.row_s > 0.002 / 4
+
+
+@given(
+    mine=st.lists(st.floats(1e-4, 1.0), min_size=3, max_size=3),
+    other=st.lists(st.floats(1e-4, 1.0), min_size=4, max_size=4),
+)
+def test_what_has_less_to_do_is_no_slower_at_any_size(mine, other):
+    """In mean and in bound, with neither ever decreasing, and what was faster stays so."""
+    before = Profile(dict(zip([1, 4, 8], mine, strict=True)))
+    profile = Profile(dict(zip([1, 4, 8], mine, strict=True)))
+    limit = Profile(dict(zip([1, 2, 4, 8], other, strict=True)))
+    profile.no_slower_than(limit)
+    for size in (1, 4, 8):
+        assert profile.latency_s(size) == min(before.latency_s(size), limit.latency_s(size))
+        assert profile.bound_s(size) <= limit.bound_s(size) * (1 + 1e-9)
+    for size in range(1, 8):
+        assert profile.latency_s(size) <= profile.latency_s(size + 1)

@@ -327,7 +327,7 @@ class Dispatcher:
             self._fail(lane, batch, error)
             self._released(worker)
             return
-        level.profile.observe(rows, seconds)
+        lane.observe(number, rows, seconds)
         lane.measured_s = start + seconds
         self._released(worker)  # the worker runs its next batch while this one's answers are written
         self._settle(lane, number, batch, split(batch, reply, body), start, seconds)
@@ -434,7 +434,7 @@ class Dispatcher:
         seconds = self._clock() - start
         self._audits.spent(seconds)
         if reply.error is None and sample.lane.lost is not None:
-            level.profile.observe(1, seconds)
+            sample.lane.observe(0, 1, seconds)
             lost = sample.lane.lost(split([job], reply, body)[0], sample.tensors)
             self._metrics.observe_lost(sample.lane.name, sample.level, lost)
         self._released(worker)

@@ -111,6 +111,18 @@ class Lane:
         """Return the profile of the cheapest level that a worker may answer a request at."""
         return self.levels[job.floor].profile
 
+    def observe(self, number: int, rows: int, seconds: float) -> None:
+        """Take in what a batch took at a level. Those below have less to do, and none of them takes longer.
+
+        One that was measured while the machine was slow would look dear for good: it is not chosen, and so not
+        measured again, and the one below it is given in its place.
+        """
+        profile = self.levels[number].profile
+        profile.observe(rows, seconds)
+        for level in self.levels[number + 1 :]:
+            if level.profile.bound_s(rows) > profile.bound_s(rows):
+                level.profile.no_slower_than(profile)
+
     def add(self, job: Job) -> None:
         rank = job.rank
         queue, lead_s = self.queues[rank], job.due_s - job.last_start_s

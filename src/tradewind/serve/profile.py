@@ -84,6 +84,13 @@ class Profile:
             self._move(self._deviation, i, self._deviation[i] + step * (abs(error) - self._deviation[i]))
         self._keep_at_hand()
 
+    def no_slower_than(self, other: "Profile") -> None:
+        """Take in that this has less to do than `other`, which was measured later: it takes no longer now."""
+        for i, size in enumerate(self._sizes):
+            self._mean[i] = min(self._mean[i], other.latency_s(size))
+            self._deviation[i] = min(self._deviation[i], (other.bound_s(size) - other.latency_s(size)) / 2.0)
+        self._keep_at_hand()
+
     def _keep_at_hand(self) -> None:
         self.full_s = self.bound_s(self.max_batch)
         self.row_s = self.latency_s(self.max_batch) / self.max_batch
