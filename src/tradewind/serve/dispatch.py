@@ -102,8 +102,9 @@ class Dispatcher:
         """Queue one request. Its future gets a Result, or a RequestError.
 
         `accepts` says which levels may answer it; all, without it. A request that cannot be in time is answered at
-        once by the level that needs no worker, where there is one and it accepts it. Raises RequestError (429) otherwise. Later errors: 429 when it turned out that it could not be in time, 503 when
-        workers died and none came back in time, 422 when the model itself failed on it.
+        once by the level that needs no worker, where there is one and it accepts it. Raises RequestError (429)
+        otherwise. Later errors: 429 when it turned out that it could not be in time, 503 when workers died and none
+        came back in time, 422 when the model itself failed on it.
         """
         now, lane = self._clock(), self.lane(program)
         job = self._job(lane, prepared, deadline_s, caller, accepts, now)
@@ -168,9 +169,7 @@ class Dispatcher:
     ) -> Job:
         job = Job(prepared, deadline_s, now, caller)
         job.floor, job.instant = lane.accepts() if accepts is None else accepts
-        job.due_s = deadline_s - lane.writing.bound_s
-        if job.instant:
-            job.due_s -= lane.kept_s(deadline_s - now)
+        job.due_s = lane.due_s(deadline_s, now, instant=job.instant)
         job.cost_s = cost_s(lane, job.rows)
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
         return job

@@ -82,11 +82,14 @@ class Lane:
         """Return how much of a budget is kept for an answer without a worker, where there may be one."""
         return SPARE_SHARE * budget_s if self.instant else 0.0
 
+    def due_s(self, deadline_s: float, now: float, *, instant: bool) -> float:
+        """Return when the batch of a request that comes now has to have ended; `instant` says what it accepts."""
+        due_s = deadline_s - self.writing.bound_s
+        return due_s - self.kept_s(deadline_s - now) if instant else due_s
+
     def last_entry_s(self, deadline_s: float, now: float, accepts: "Accepts") -> float:
         """Return when a request must be in the queue, at the latest, for the cheapest level that may answer it."""
-        due_s = deadline_s - self.writing.bound_s
-        if accepts.instant:
-            due_s -= self.kept_s(deadline_s - now)
+        due_s = self.due_s(deadline_s, now, instant=accepts.instant)
         return due_s - self.levels[accepts.floor].profile.bound_s(1)
 
     def accepts(self, stated: int | None = None, k: int | None = None) -> "Accepts":
