@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import shutil
 import signal
 import statistics
@@ -54,13 +55,22 @@ class Options:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], float]], repeats: int, warmup: int = 1
+    contenders: Mapping[str, Callable[[], float]],
+    repeats: int,
+    warmup: int = 1,
+    shuffled: random.Random | None = None,
 ) -> dict[str, list[float]]:
-    """Run every contender in turn, `repeats` times after `warmup` rounds that are not counted."""
+    """Run every contender in turn, `repeats` times after `warmup` rounds that are not counted.
+
+    With `shuffled` each round has an order of its own: what one leaves behind is not always the same one's to bear.
+    """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for round_index in range(warmup + repeats):
-        for name, run in contenders.items():
-            value = run()
+        names = [*contenders]
+        if shuffled is not None:
+            shuffled.shuffle(names)
+        for name in names:
+            value = contenders[name]()
             if round_index >= warmup:
                 measured[name].append(value)
                 say(f"round {round_index - warmup + 1}/{repeats}  {name:<28} {value:.6g}")

@@ -27,9 +27,9 @@ class Peer:
         )
         say(f"{name}: {self._answer()}")
 
-    def ask(self, share: float, effort: int, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds of each query, and positions int64[Q, 100] (-1 where it found fewer)."""
-        request = {"share": share, "effort": effort, "num_queries": num_queries}
+    def ask(self, share: float, effort: int, first: int, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of each query from the `first` on, and positions int64[Q, 100] (-1 where it found fewer)."""
+        request = {"share": share, "effort": effort, "first": first, "num_queries": num_queries}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -73,7 +73,7 @@ def main():
         seconds, found = [], np.full((request["num_queries"], K), -1, dtype=np.int64)
         for row in range(request["num_queries"]):
             started = time.perf_counter()
-            positions = peer.find(queries[row], request["share"], request["effort"])
+            positions = peer.find(queries[request["first"] + row], request["share"], request["effort"])
             seconds.append(time.perf_counter() - started)
             found[row, : len(positions)] = positions
         print(json.dumps({"seconds": seconds, "found": found.tolist()}), flush=True)
