@@ -76,7 +76,10 @@ def flat_exclude(index: Index, exclude: Exclude, num_queries: int) -> "tuple[np.
     """Excluded (row, position) pairs as two int64 arrays, or ValueError."""
     import numpy as np
 
-    lists = [()] * num_queries if exclude is None else exclude
+    if exclude is None:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none
+    lists = exclude
     if len(lists) != num_queries:
         raise ValueError(f"{len(lists)} lists of excluded positions for {num_queries} queries")
     rows = np.repeat(np.arange(num_queries), [len(e) for e in lists])
@@ -96,6 +99,9 @@ def by_filter(filters: Filters, num_queries: int) -> "Iterator[tuple[Filter | No
         return
     if len(filters) != num_queries:
         raise ValueError(f"{len(filters)} filters for {num_queries} queries")
+    if num_queries == 1:
+        yield filters[0], np.zeros(1, dtype=np.int64)
+        return
     groups: dict[Filter | None, list[int]] = {}
     for row, wanted in enumerate(filters):
         groups.setdefault(wanted, []).append(row)
@@ -118,8 +124,7 @@ def without_excluded(
     import numpy as np
 
     scores, positions = found
-    mine = np.isin(rows, group) if len(rows) else rows.astype(np.bool_)
-    if not mine.any():
+    if not len(rows) or not (mine := np.isin(rows, group)).any():
         return Hits(scores[:, :k], positions[:, :k])
     pairs = rows[mine] * num_items + excluded[mine]
     keep = (positions != EMPTY) & ~np.isin(positions + group[:, None] * num_items, pairs)

@@ -40,26 +40,26 @@ def run(state: State, plan: Plan, queries: Floats, k: int, wanted: Filter | None
 def scan(state: State, queries: Floats, k: int, wanted: Filter | None) -> Found:
     """The exact answer over the base."""
     if wanted is None:
-        flags = state.dead.flags
-        best = best_of(state.base.table, queries, k, banned=flags if flags.any() else None)
-        return _found(best.scores, best.rows)
+        banned = state.dead.flags if state.dead.some else None
+        best = best_of(state.base.table, queries, k, banned=banned)
+        return _exact(best.scores, best.rows, banned)
     subset = state.base.subset(wanted)
     positions, packed = subset.positions(), subset.packed()
     if not len(positions):
-        return _found(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64))
-    dead = state.dead.flags[positions]
-    banned = dead if dead.any() else None
+        return _exact(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64), None)
+    banned = subset.banned(state.dead)
     if packed is not None:
         best = best_of(packed, queries, k, banned=banned)
     else:
         best = best_of(state.base.table, queries, k, positions, banned)
-    return _found(best.scores, positions[best.rows])
+    return _exact(best.scores, positions[best.rows], banned)
 
 
 def with_chunk(found: Found, chunk: Chunk, queries: Floats, k: int, wanted: Filter | None) -> Found:
     """What was found, with the items of a chunk among it."""
-    best = best_of(chunk.table, queries, k, banned=chunk.banned(wanted))
-    fresh = _found(best.scores, chunk.positions[best.rows])
+    banned = chunk.banned(wanted)
+    best = best_of(chunk.table, queries, k, banned=banned)
+    fresh = _exact(best.scores, chunk.positions[best.rows], banned)
     scores = np.concatenate([found.scores, fresh.scores], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     positions = np.concatenate([found.positions, fresh.positions], axis=1)
@@ -120,6 +120,8 @@ def _allowed(inverted: Inverted, dead: Dead, subset: Subset | None) -> Allowed |
     return Allowed(dead.alive_bits, inverted.sizes) if dead.removed else None
 
 
-def _found(scores: Floats, positions: Ints) -> Found:
-    positions = np.where(scores == -np.inf, -1, positions)
+def _exact(scores: Floats, positions: Ints, banned: npt.NDArray[np.bool_] | None) -> Found:
+    """Of a scan; rows that were banned are at the ends."""
+    if banned is not None:
+        positions = np.where(scores == -np.inf, -1, positions)
     return Found(scores, positions, np.ones(len(scores), dtype=np.bool_))

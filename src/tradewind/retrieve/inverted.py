@@ -18,11 +18,13 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-class Allowed(NamedTuple):
-    """What a search may return: a bit per position, and how many allowed items each list holds."""
+class Allowed:
+    """What a search may return: a bit per position, and how many allowed items each list holds. Never changes."""
 
-    bits: npt.NDArray[np.uint8]
-    per_list: npt.NDArray[np.int32]
+    def __init__(self, bits: npt.NDArray[np.uint8], per_list: npt.NDArray[np.int32]) -> None:
+        self.bits, self.per_list = bits, per_list
+        self.total = int(per_list.sum())
+        self.selector = load_faiss().IDSelectorBitmap(bits)
 
 
 class Probes(NamedTuple):
@@ -75,8 +77,10 @@ class Inverted:
 
     def probes(self, queries: Floats, need: int, allowed: Allowed | None) -> Probes:
         """The fewest lists, nearest first, that hold `need` allowed items for each query; all where there are fewer."""
-        counts = self.sizes if allowed is None else allowed.per_list
-        width = min(self.num_lists, 4 + int(1.5 * need * self.num_lists / max(1, int(counts.sum()))))
+        counts, total = (
+            (self.sizes, len(self.positions)) if allowed is None else (allowed.per_list, allowed.total)
+        )
+        width = min(self.num_lists, 4 + int(1.5 * need * self.num_lists / max(1, total)))
         while True:
             scores, lists = self._coarse.search(queries, width)
             seen = counts[lists].cumsum(1)
@@ -85,8 +89,11 @@ class Inverted:
             width = min(self.num_lists, 4 * width)
         used = (seen < need).sum(1) + 1
         width = min(width, int(used.max(initial=1)))
+        lists, scores = lists[:, :width], np.ascontiguousarray(scores[:, :width])
+        if len(queries) == 1:
+            return Probes(lists, scores, self.sizes[lists].sum(1))
         beyond = np.arange(width) >= used[:, None]
-        lists, scores = np.where(beyond, -1, lists[:, :width]), np.ascontiguousarray(scores[:, :width])
+        lists = np.where(beyond, -1, lists)
         return Probes(lists, scores, np.where(beyond, 0, self.sizes[lists]).sum(1))
 
     def search(self, queries: Floats, k: int, probes: Probes, allowed: Allowed | None) -> tuple[Floats, Ints]:
@@ -94,7 +101,7 @@ class Inverted:
         faiss, pointer = self._faiss, self._faiss.swig_ptr
         scores = np.empty((len(queries), k), dtype=np.float32)
         positions = np.empty((len(queries), k), dtype=np.int64)
-        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+        selector = None if allowed is None else allowed.selector
         parameters = faiss.SearchParametersIVF(nprobe=probes.lists.shape[1], sel=selector)
         self._index.search_preassigned_c(
             len(queries), pointer(queries), k, pointer(probes.lists), pointer(probes.scores),

@@ -12,6 +12,8 @@ _BLOCK = 1 << 25
 """Scores held at once (128 MiB)."""
 _ONE_PASS = 16_384
 """Up to here one `topk` is faster than block maxima first."""
+_WIDEST, _BLOCKS_PER_RESULT = 64, 8
+"""Of one row's scores: the most of which one maximum is taken, and the fewest maxima for each result."""
 
 
 class Best(NamedTuple):
@@ -55,8 +57,27 @@ def best_of(
     scores = products(table.numpy(), queries, rows)
     if banned is not None:
         scores[:, banned] = -np.inf
-    values, where = largest(torch.from_numpy(scores), min(k, count))
-    return Best(values.numpy(), where.numpy())
+    shape = len(queries), min(k, count)
+    best = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
+    for b in range(len(queries)):
+        best.rows[b] = _largest(scores[b], shape[1])
+        best.scores[b] = scores[b][best.rows[b]]
+    return best
+
+
+def _largest(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """Where the k largest of float32[M] are, best first.
+
+    The k-th largest of some maxima is no larger than the k-th largest of all: whoever is under it is not looked at.
+    """
+    count, width = len(scores), min(_WIDEST, len(scores) // (_BLOCKS_PER_RESULT * max(1, k)))
+    if width < 2:
+        rows = np.argpartition(scores, -k)[count - k :] if 0 < k < count else np.arange(count)
+    else:
+        maxima = scores[: count // width * width].reshape(width, -1).max(axis=0)
+        least = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+        rows = np.flatnonzero(scores >= least)
+    return rows[np.argsort(-scores[rows])[:k]]
 
 
 def _block(table: torch.Tensor, queries: torch.Tensor, k: int, banned: torch.Tensor | None) -> Best:

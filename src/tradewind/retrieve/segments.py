@@ -36,6 +36,8 @@ class Subset:
         self._scanned = False
         self._packed: torch.Tensor | None = None
         self._per_list: npt.NDArray[np.int32] | None = None
+        self._dead: tuple[Dead, Mask | None] | None = None
+        self._allowed: tuple[Dead, Allowed] | None = None
 
     def mask(self) -> Mask:
         """bool[N] by position."""
@@ -54,24 +56,40 @@ class Subset:
         self._scanned = True
         return self._packed
 
+    def banned(self, dead: "Dead") -> Mask | None:
+        """bool[M] of its positions, true where the item is dead; None where none is."""
+        if not dead.some:
+            return None
+        known = self._dead
+        if known is None or known[0] is not dead:
+            flags = dead.flags[self.positions()]
+            known = self._dead = dead, flags if flags.any() else None
+        return known[1]
+
     def allowed(self, inverted: Inverted, dead: "Dead") -> Allowed:
         """What probing may return. Dead items are still counted per list: `Dead.need` makes up for that."""
-        if self._per_list is None:
-            self._per_list = inverted.allow(self.mask()).per_list
-        bits = self.bits & dead.alive_bits if dead.removed else self.bits
-        return Allowed(bits, self._per_list)
+        known = self._allowed
+        if known is None or known[0] is not dead:
+            if self._per_list is None:
+                self._per_list = inverted.allow(self.mask()).per_list
+            bits = self.bits & dead.alive_bits if dead.removed else self.bits
+            known = self._allowed = dead, Allowed(bits, self._per_list)
+        return known[1]
 
 
 class Dead(NamedTuple):
-    """Base items that are not returned: bool[N], the inverse as bits, and how many died since the base was built."""
+    """Base items that are not returned: bool[N], the inverse as bits, how many died since the base was built, and whether
+    there is any at all.
+    """
 
     flags: Mask
     alive_bits: npt.NDArray[np.uint8]
     removed: int
+    some: bool
 
     @classmethod
     def of(cls, flags: Mask, removed: int) -> "Dead":
-        return cls(flags, np.packbits(~flags, bitorder="little"), removed)
+        return cls(flags, np.packbits(~flags, bitorder="little"), removed, bool(flags.any()))
 
     def need(self, need: int, num_base: int) -> int:
         """How many items to see, some of them dead, where so many that are alive are to be seen."""
