@@ -115,7 +115,17 @@ def test_a_plan_says_what_it_is_and_why(world: World, index: AutoIndex) -> None:
 def profile(need: int = 400) -> Profile:
     line = Curve(rows=(1000, 10_000), one_us=(20.0, 200.0), batched_us=(10.0, 100.0), batch=16)
     cells = tuple(Cell(k=100, share=share, need=need, recall=0.995) for share in (1.0, 0.1, 0.01))
-    return Profile(target=0.99, cells=cells, scan=line, subset=line, probe=line, compile_us=500.0)
+    dear = Curve(rows=(1000,), one_us=(600.0,), batched_us=(600.0,), batch=16)
+    return Profile(
+        target=0.99,
+        cells=cells,
+        scan=line,
+        subset=line,
+        probe=line,
+        gather=dear,
+        compile_us=500.0,
+        group_us=90.0,
+    )
 
 
 ALL = Ask(num_queries=1, k=100, num_items=1_000_000, num_allowed=1_000_000, filtered=False)
@@ -135,6 +145,51 @@ ALL = Ask(num_queries=1, k=100, num_items=1_000_000, num_allowed=1_000_000, filt
 def test_the_cheapest_plan_by_the_profile_is_chosen(ask: Ask, name: str) -> None:
     """Wide filters are probed, narrow ones scanned, and a filter that is new and wide is asked about few items only."""
     assert choose(profile(), ask, {}).name == name
+
+
+def test_few_queries_of_a_filter_see_what_it_holds_alone() -> None:
+    """They pay for the items that must be seen; many queries, and those without a filter, for all rows of the lists."""
+    tenth = ALL._replace(filtered=True, num_allowed=100_000)
+    assert (choose(profile(), tenth, {}).us, choose(profile(), tenth, {}).most_rows) == (600.0, math.inf)
+    assert choose(profile(), tenth._replace(num_queries=4), {}).us == 4 * 600.0
+    many = choose(profile(), tenth._replace(num_queries=5), {})
+    assert many.us == profile().probe.at(4000, 5)
+    assert many.most_rows < math.inf
+    assert choose(profile(), ALL, {}).us == profile().probe.at(400, 1)
+    new = tenth._replace(compiled=False)
+    assert choose(profile(need=20_000), new, {}).us == 500.0 + profile().subset.at(100_000, 1)
+    wide = choose(profile(need=20_000), new._replace(num_allowed=1_000_000), {("overfetch", 1.0): math.inf})
+    assert (wide.name, wide.us) == ("probe", 500.0 + 90.0 + profile().gather.at(20_000, 1))
+
+
+def test_a_query_by_itself_finds_what_it_finds_among_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its lists only what the filter holds, or a bitmap asked about every row: the same items, dead ones in neither.
+
+    What is kept of a filter is of those that are dead now.
+    """
+    from tradewind.retrieve import auto, execute
+    from tradewind.retrieve.plan import Plan
+
+    monkeypatch.setattr(auto, "_REBUILD_SHARE", 1.0)
+    index = AutoIndex(world.table, attributes=world.attributes)
+    plan, dead = Plan("probe", 300, 0.0, 1.0, "forced"), np.zeros(NUM_ITEMS, dtype=np.bool_)
+    for each in (0, 30, 7):
+        if each:
+            index.delete(np.arange(0, NUM_ITEMS, each))
+            dead[::each] = True
+        for wanted in (
+            Range(field="u", max=0.5),
+            Range(field="u", max=0.05),
+            Equal(field="cluster", value="c7"),
+        ):
+            many = execute.run(index.state, plan, world.queries, 40, wanted)
+            assert not dead[many.positions].any()
+            for row in range(0, len(world.queries), 7):
+                few = execute.run(index.state, plan, world.queries[row : row + 3], 40, wanted)
+                np.testing.assert_array_equal(few.positions, many.positions[row : row + 3])
+                np.testing.assert_allclose(few.scores, many.scores[row : row + 3], rtol=1e-5)
 
 
 def test_a_share_that_probing_cannot_serve_is_scanned() -> None:

@@ -1,5 +1,6 @@
 """Items come, change and go while others search; a snapshot is whole or not there."""
 
+import hashlib
 import os
 import pathlib
 import threading
@@ -280,6 +281,17 @@ def test_a_damaged_snapshot_is_refused_by_name(kept: AutoIndex, tmp_path: pathli
         file.write_bytes(whole)
     (tmp_path / "CURRENT").write_text("../../etc abc\n")
     with pytest.raises(IntegrityError, match="CURRENT"):
+        snapshot.load(tmp_path)
+
+
+def test_a_snapshot_of_another_version_is_refused(kept: AutoIndex, tmp_path: pathlib.Path) -> None:
+    """Whatever else is in its manifest: what to do about it is said, not which field is missing."""
+    snapshot.save(kept, tmp_path)
+    (generation,) = tmp_path.glob("generation-*")
+    manifest = b'{"version": 1, "anything": []}'
+    (generation / "manifest.json").write_bytes(manifest)
+    (tmp_path / "CURRENT").write_text(f"{generation.name} {hashlib.sha256(manifest).hexdigest()}\n")
+    with pytest.raises(IntegrityError, match=r"another version of tradewind \(1\); build the index anew"):
         snapshot.load(tmp_path)
 
 

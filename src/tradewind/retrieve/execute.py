@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tradewind.retrieve.filters import Filter
-from tradewind.retrieve.inverted import Allowed, Inverted
+from tradewind.retrieve.inverted import Allowed, Grouped, Inverted
 from tradewind.retrieve.plan import Plan, fetched
 from tradewind.retrieve.scan import best_of
 from tradewind.retrieve.segments import Chunk, Dead, State, Subset, attributes_of
+from tradewind.retrieve.single import FEW_QUERIES
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -74,13 +75,28 @@ def _probe(
     """Probing; rows whose filter lies so far off that a scan of its items costs less are scanned."""
     allowed = _allowed(inverted, state.dead, subset)
     probes = inverted.probes(queries, state.dead.need(plan.need, len(inverted.positions)), allowed)
+    if allowed is not None and allowed.grouped is not None and len(queries) <= FEW_QUERIES:
+        return _gather(state, queries, k, probes.lists, allowed.grouped)
     far = probes.visited > plan.most_rows
     if far.all() and len(queries):
-        empty = np.full((len(queries), k), -1, dtype=np.int64)
-        return Found(np.full((len(queries), k), -np.inf, np.float32), empty, far & False)
+        return _empty(len(queries), k)
     probes.lists[far] = -1
     scores, positions = inverted.search(queries, k, probes, allowed)
     return Found(scores, positions, np.zeros(len(queries), dtype=np.bool_))
+
+
+def _gather(state: State, queries: Floats, k: int, lists: Ints, grouped: Grouped) -> Found:
+    """Each query by itself, of its lists only the items that its filter holds."""
+    found = _empty(len(queries), k)
+    gone = state.dead.flags if state.dead.removed else None
+    for row in range(len(queries)):
+        positions = grouped.those_of(lists[row][lists[row] >= 0])
+        banned = None if gone is None else gone[positions]
+        best = best_of(state.base.table, queries[row : row + 1], k, positions, banned)
+        width = best.scores.shape[1]
+        found.scores[row, :width] = best.scores
+        found.positions[row, :width] = _marked(best.scores, positions[best.rows], banned)
+    return found
 
 
 def _overfetch(
@@ -121,7 +137,15 @@ def _allowed(inverted: Inverted, dead: Dead, subset: Subset | None) -> Allowed |
 
 
 def _exact(scores: Floats, positions: Ints, banned: npt.NDArray[np.bool_] | None) -> Found:
-    """Of a scan; rows that were banned are at the ends."""
-    if banned is not None:
-        positions = np.where(scores == -np.inf, -1, positions)
-    return Found(scores, positions, np.ones(len(scores), dtype=np.bool_))
+    """Of a scan."""
+    return Found(scores, _marked(scores, positions, banned), np.ones(len(scores), dtype=np.bool_))
+
+
+def _empty(num_queries: int, k: int) -> Found:
+    scores = np.full((num_queries, k), -np.inf, dtype=np.float32)
+    return Found(scores, np.full((num_queries, k), -1, dtype=np.int64), np.zeros(num_queries, dtype=np.bool_))
+
+
+def _marked(scores: Floats, positions: Ints, banned: npt.NDArray[np.bool_] | None) -> Ints:
+    """The positions, -1 for those that were banned: they are at the ends."""
+    return positions if banned is None else np.where(scores == -np.inf, -1, positions)

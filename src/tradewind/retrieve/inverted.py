@@ -18,11 +18,39 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-class Allowed:
-    """What a search may return: a bit per position, and how many allowed items each list holds. Never changes."""
+class Grouped(NamedTuple):
+    """Allowed items list by list: positions int32[M], those of list i from `starts[i]` to `starts[i + 1]`.
 
-    def __init__(self, bits: npt.NDArray[np.uint8], per_list: npt.NDArray[np.int32]) -> None:
-        self.bits, self.per_list = bits, per_list
+    A query by itself scores these and looks at no others. FAISS asks a bitmap about each item of a list, which costs more
+    than the products do.
+    """
+
+    positions: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int32]
+
+    def those_of(self, lists: Ints) -> Ints:
+        """The positions of some lists, one list after another."""
+        starts = self.starts[lists]
+        sizes = self.starts[lists + 1] - starts
+        ends = sizes.cumsum()
+        places = np.repeat(starts - ends + sizes, sizes) + np.arange(sizes.sum())
+        positions: Ints = self.positions[places].astype(np.int64)
+        return positions
+
+
+class Allowed:
+    """What a search may return: a bit per position, how many allowed items each list holds, and which, where that is known.
+
+    Never changes.
+    """
+
+    def __init__(
+        self,
+        bits: npt.NDArray[np.uint8],
+        per_list: npt.NDArray[np.int32],
+        grouped: Grouped | None = None,
+    ) -> None:
+        self.bits, self.per_list, self.grouped = bits, per_list, grouped
         self.total = int(per_list.sum())
         self.selector = load_faiss().IDSelectorBitmap(bits)
 
@@ -52,6 +80,8 @@ class Inverted:
         index.add_core(len(vectors), pointer(vectors), pointer(positions), pointer(self.assigned))
         self._index, self._faiss = index, faiss
         self.sizes = np.bincount(self.assigned, minlength=self.num_lists).astype(np.int32)
+        self._by_list = positions[np.argsort(self.assigned, kind="stable")].astype(np.int32)
+        self._starts = np.concatenate([[0], self.sizes.cumsum()])
 
     @classmethod
     def trained(cls, vectors: Floats, positions: Ints) -> "Inverted":
@@ -72,8 +102,11 @@ class Inverted:
 
     def allow(self, mask: npt.NDArray[np.bool_]) -> Allowed:
         """The items of bool[N], by position, in the form `search` takes."""
-        per_list = np.bincount(self.assigned[mask[self.positions]], minlength=self.num_lists)
-        return Allowed(np.packbits(mask, bitorder="little"), per_list.astype(np.int32))
+        held = mask[self._by_list]
+        before = np.zeros(len(held) + 1, dtype=np.int32)
+        np.cumsum(held, out=before[1:])
+        grouped = Grouped(self._by_list[held], before[self._starts])
+        return Allowed(np.packbits(mask, bitorder="little"), np.diff(grouped.starts), grouped)
 
     def probes(self, queries: Floats, need: int, allowed: Allowed | None) -> Probes:
         """The fewest lists, nearest first, that hold `need` allowed items for each query; all where there are fewer."""

@@ -51,7 +51,9 @@ def measure(
         scan=timer.scan(vectors),
         subset=timer.subset(vectors, generator),
         probe=timer.probe(inverted),
+        gather=timer.gather(vectors, inverted, generator),
         compile_us=_compile_us(attributes, clock),
+        group_us=_group_us(vectors, inverted, clock),
     )
 
 
@@ -149,6 +151,24 @@ class _Timer:
 
         return self._curve(rows, run)
 
+    def gather(self, vectors: Floats, inverted: Inverted, generator: np.random.Generator) -> Curve:
+        """Of a filter that holds one item in a hundred: the fewer it holds, the more lists are looked into."""
+        held = np.zeros(len(vectors), dtype=np.bool_)
+        some = generator.choice(
+            len(inverted.positions), max(1, len(inverted.positions) // 100), replace=False
+        )
+        held[inverted.positions[some]] = True
+        allowed, table = inverted.allow(held), torch.from_numpy(vectors)
+        assert allowed.grouped is not None
+        grouped = allowed.grouped
+
+        def run(queries: Floats, need: int) -> None:
+            probes = inverted.probes(queries, need, allowed)
+            for query, lists in zip(queries, probes.lists, strict=True):
+                best_of(table, query[None], 100, grouped.those_of(lists[lists >= 0]))
+
+        return self._curve([count for count in (64, 512, 4096, 32_768) if count <= len(some)] or [1], run)
+
     def _curve(self, rows: Sequence[int], run: Callable[[Floats, int], object]) -> Curve:
         return Curve(
             rows=tuple(rows),
@@ -180,3 +200,9 @@ def _compile_us(attributes: Attributes | None, clock: Callable[[], float]) -> fl
         return 0.0
     column = np.zeros(len(attributes), dtype=np.float64)
     return _least_us(lambda: np.packbits(column <= 1.0, bitorder="little"), clock)
+
+
+def _group_us(vectors: Floats, inverted: Inverted, clock: Callable[[], float]) -> float:
+    """What it costs to find a filter's items list by list."""
+    half = np.arange(len(vectors)) % 2 == 0
+    return _least_us(lambda: inverted.allow(half), clock)

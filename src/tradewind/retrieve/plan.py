@@ -7,6 +7,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from tradewind.retrieve.single import FEW_QUERIES
+
 BANDS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Shares of allowed items for which recall is kept apart, by the nearest."""
 _MOST_PLANS = 1024
@@ -50,8 +52,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What an index measured of itself when it was built; the one source for its plans.
 
-    `scan` is over all rows, `subset` over scattered rows, `probe` over rows of the lists looked into; `compile_us` is the
-    making of a bitmap from one condition.
+    `scan` is over all rows, `subset` over scattered rows, `probe` over rows of the lists looked into, `gather` over the
+    allowed ones of them alone; `compile_us` is the making of a bitmap from one condition, `group_us` of its items by list.
     """
 
     target: float
@@ -59,7 +61,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     scan: Curve
     subset: Curve
     probe: Curve
+    gather: Curve
     compile_us: float
+    group_us: float
 
 
 class Ask(NamedTuple):
@@ -106,9 +110,7 @@ def choose(profile: Profile | None, ask: Ask, corrections: Corrections) -> Plan:
     curve = profile.subset if ask.filtered else profile.scan
     plans = [Plan("scan", 0, compiling + curve.at(ask.num_allowed, ask.num_queries), share, "")]
     if need := _need(profile, "probe", ask.k, share, corrections):
-        us = compiling + profile.probe.at(min(ask.num_items, need / max(share, 1e-9)), ask.num_queries)
-        most_rows = profile.probe.rows_for(curve.at(ask.num_allowed, 1)) if ask.filtered else math.inf
-        plans.append(Plan("probe", need, us, share, "", most_rows))
+        plans.append(_probe(profile, ask, share, need, compiling))
     if ask.filtered and not ask.compiled:
         plans += _overfetch(profile, ask, share, corrections)
     best = min(plans, key=lambda plan: plan.us)
@@ -127,6 +129,17 @@ def fetched(k: int, share: float) -> int:
 def band_of(share: float) -> float:
     """The nearest of BANDS, by ratio."""
     return min(BANDS, key=lambda band: abs(math.log(band) - math.log(max(share, 1e-6))))
+
+
+def _probe(profile: Profile, ask: Ask, share: float, need: int, compiling: float) -> Plan:
+    """Every row of the lists is looked at, but for a few queries with a filter: those see what it holds alone."""
+    if ask.filtered and not ask.compiled:
+        compiling += profile.group_us
+    if ask.filtered and ask.num_queries <= FEW_QUERIES:
+        return Plan("probe", need, compiling + profile.gather.at(need, ask.num_queries), share, "")
+    us = compiling + profile.probe.at(min(ask.num_items, need / max(share, 1e-9)), ask.num_queries)
+    most_rows = profile.probe.rows_for(profile.subset.at(ask.num_allowed, 1)) if ask.filtered else math.inf
+    return Plan("probe", need, us, share, "", most_rows)
 
 
 def _overfetch(profile: Profile, ask: Ask, share: float, corrections: Corrections) -> list[Plan]:

@@ -35,7 +35,6 @@ class Subset:
         self._positions: Positions | None = None
         self._scanned = False
         self._packed: torch.Tensor | None = None
-        self._per_list: npt.NDArray[np.int32] | None = None
         self._dead: tuple[Dead, Mask | None] | None = None
         self._allowed: tuple[Dead, Allowed] | None = None
 
@@ -70,10 +69,9 @@ class Subset:
         """What probing may return. Dead items are still counted per list: `Dead.need` makes up for that."""
         known = self._allowed
         if known is None or known[0] is not dead:
-            if self._per_list is None:
-                self._per_list = inverted.allow(self.mask()).per_list
+            whole = known[1] if known is not None else inverted.allow(self.mask())
             bits = self.bits & dead.alive_bits if dead.removed else self.bits
-            known = self._allowed = dead, Allowed(bits, self._per_list)
+            known = self._allowed = dead, Allowed(bits, whole.per_list, whole.grouped)
         return known[1]
 
 

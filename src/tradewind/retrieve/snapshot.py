@@ -29,12 +29,16 @@ from tradewind.retrieve.segments import Base, Chunk, Dead, State, merged
 _CURRENT = "CURRENT"
 _MANIFEST = "manifest.json"
 _GENERATION = re.compile(r"generation-[0-9a-f]{16}")
-_VERSION = 1
+_VERSION = 2
 
 
 class _Column(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     names: tuple[str, ...] = ()
+
+
+class _Versioned(msgspec.Struct, frozen=True, kw_only=True):
+    version: int
 
 
 class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,11 +84,11 @@ def load(folder: str | os.PathLike[str], *, audit_share: float = 0.01) -> AutoIn
     root = pathlib.Path(folder)
     name, digest = _named(root)
     data = _read(root / name / _MANIFEST, digest)
-    manifest = msgspec.json.decode(data, type=_Manifest)
-    if manifest.version != _VERSION:
+    if (version := msgspec.json.decode(data, type=_Versioned).version) != _VERSION:
         raise IntegrityError(
-            f"{root / name}: written by another version of tradewind ({manifest.version}); build the index anew"
+            f"{root / name}: written by another version of tradewind ({version}); build the index anew"
         )
+    manifest = msgspec.json.decode(data, type=_Manifest)
     arrays = {file: _array(_read(root / name / file, found)) for file, found in manifest.files.items()}
     return AutoIndex.resumed(_state(manifest, arrays), target=manifest.target, audit_share=audit_share)
 
