@@ -134,6 +134,31 @@ def test_dry_run_says_what_would_be_served(generic, tmp_path):
     assert json.loads(done.stdout)["spec"]["slo"]["latency_ms"] == 20
 
 
+def test_settings_beside_a_model_are_what_flags_do_not_say(generic, tmp_path):
+    """The model and the flags count before the file; a file that is the endpoint's already takes no other."""
+    settings = tmp_path / "live.yaml"
+    settings.write_text(
+        "model: other@3\nslo: {latency_ms: 5}\nclasses: [{name: gold}]\ndefault_class: gold\n"
+    )
+
+    def serve(model: str, *flags: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", COMMAND, "serve", model, "--dry-run", "-o", "json", *flags]
+        env = os.environ | {"TRADEWIND_HOME": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+    spec = json.loads(serve(str(generic), "--settings", str(settings), "--slo", "20ms").stdout)["spec"]
+    assert (spec["model"], spec["slo"]["latency_ms"]) == (str(generic), 20)
+    assert [kind["name"] for kind in spec["classes"]] == ["gold"]
+    assert (
+        json.loads(serve(str(generic), "--settings", str(settings)).stdout)["spec"]["slo"]["latency_ms"] == 5
+    )
+    done = serve(str(settings), "--settings", str(settings))
+    assert (done.returncode, "is the endpoint's file already" in done.stderr) == (2, True)
+    settings.write_text("classses: []\n")
+    done = serve(str(generic), "--settings", str(settings))
+    assert (done.returncode, "did you mean 'classes'?" in done.stderr) == (2, True)
+
+
 @pytest.fixture
 def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store whose home is `tmp_path`, as a command sees it that has the same `TRADEWIND_HOME`."""

@@ -30,6 +30,7 @@ def serve(
     max_request_mib: float | None = None,
     candidates: int | None = None,
     compile: bool = False,
+    settings: str | None = None,
     access_log: Literal["auto", "all", "off"] = "auto",
     dry_run: bool = False,
     output: OutputFlag = "table",
@@ -70,6 +71,8 @@ def serve(
     compile
         Compile the model's programs for this machine, beside serving, and change over once that is done and faster.
         What is compiled already (`tradewind compile`) is used without this flag.
+    settings
+        YAML file with the endpoint's classes, tenants, levels and features for a MODEL that is not such a file itself.
     access_log
         auto: every request at low rates, only failures at high ones; all; off.
     dry_run
@@ -81,7 +84,7 @@ def serve(
 
     from tradewind.serve.server import locate
     from tradewind.serve.server import serve as serve_endpoint
-    from tradewind.spec import EndpointSpec, load_yaml, parse_slo
+    from tradewind.spec import parse_slo
     from tradewind.store import open_store
 
     flags = {
@@ -98,8 +101,7 @@ def serve(
         "candidates": candidates,
         "compile": compile or None,
     }
-    in_file = model.endswith((".yaml", ".yml"))
-    spec = load_yaml(model, EndpointSpec) if in_file else EndpointSpec(model=model)
+    spec = _in_files(model, settings)
     spec = msgspec.structs.replace(
         spec, **{name: value for name, value in flags.items() if value is not None}
     )
@@ -115,6 +117,21 @@ def serve(
             sys.stdout.flush()
 
         serve_endpoint(spec, store, access_log=access_log, on_ready=announce)
+
+
+def _in_files(model: str, settings: str | None) -> "EndpointSpec":
+    """What is asked for without the other flags."""
+    from tradewind.errors import SpecError
+    from tradewind.spec import EndpointSpec, load_yaml
+
+    in_file = model.endswith((".yaml", ".yml"))
+    if in_file and settings is not None:
+        raise SpecError(f"{model} is the endpoint's file already; write what {settings} says into it")
+    if in_file:
+        return load_yaml(model, EndpointSpec)
+    return (
+        EndpointSpec(model=model) if settings is None else load_yaml(settings, EndpointSpec, {"model": model})
+    )
 
 
 def _shown(spec: "EndpointSpec") -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from tradewind.spec.base import Spec, from_stored, to_dict
 from tradewind.spec.decode import decode, load_yaml
-from tradewind.spec.deployment import DeploymentSpec, MountedSecret, Route, Scaling
+from tradewind.spec.deployment import DeploymentSpec, EndpointSecret, MountedSecret, Route, Scaling
 from tradewind.spec.endpoint import SLO, TLS, EndpointSpec, PriorityClass, QualityLevel
 from tradewind.spec.features import FeatureSpec
 from tradewind.spec.placement import Placement, Toleration
@@ -13,6 +13,7 @@ __all__ = [
     "SLO",
     "TLS",
     "DeploymentSpec",
+    "EndpointSecret",
     "EndpointSpec",
     "FeatureSpec",
     "MountedSecret",

@@ -1,6 +1,7 @@
 """From YAML to a spec; what is wrong is named by file, line, path and nearest valid name."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,24 +13,27 @@ from tradewind.spec.secret import masked
 T = TypeVar("T")
 
 
-def load_yaml(path: str | pathlib.Path, type_: type[T]) -> T:
-    """The spec in a YAML file; raises SpecError naming the file, the path in it and the remedy."""
+def load_yaml(path: str | pathlib.Path, type_: type[T], given: Mapping[str, Any] | None = None) -> T:
+    """The spec in a YAML file; raises SpecError naming the file, the path in it and the remedy.
+
+    What is `given` counts before the file, which may then leave it out.
+    """
     path = pathlib.Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from None
-    return _decode_text(type_, text, str(path))
+    return _decode_text(type_, text, str(path), given or {})
 
 
 def decode(type_: type[T], source: str | pathlib.Path) -> T:
     """The spec in `source`: YAML text when it is a string, the file's content when it is a Path."""
     if isinstance(source, pathlib.Path):
         return load_yaml(source, type_)
-    return _decode_text(type_, source, "<text>")
+    return _decode_text(type_, source, "<text>", {})
 
 
-def _decode_text(type_: type[T], text: str, name: str) -> T:
+def _decode_text(type_: type[T], text: str, name: str, given: Mapping[str, Any]) -> T:
     import yaml  # only who reads YAML pays for it
 
     try:
@@ -40,11 +44,14 @@ def _decode_text(type_: type[T], text: str, name: str) -> T:
         raise SpecError(f"{name}: nested too deeply, or an alias inside its own anchor") from None
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{name}: not valid YAML: {masked(' '.join(str(error).split()))}") from None
-    found = [*repeated, *problems(type_, {} if data is None else data)]
+    data = {} if data is None else data
+    if isinstance(data, dict):
+        data = data | given
+    found = [*repeated, *problems(type_, data)]
     if found:
         lines = [f"{name}:{_line(node, problem.path)}: {problem}" for problem in found]
         raise SpecError("\n".join(lines))
-    return msgspec.convert({} if data is None else data, type_)
+    return msgspec.convert(data, type_)
 
 
 def _repeated(node: Any, path: str = "") -> list[Problem]:

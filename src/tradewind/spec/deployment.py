@@ -22,6 +22,13 @@ class MountedSecret(Spec, frozen=True, kw_only=True):
     path: Path
 
 
+class EndpointSecret(Spec, frozen=True, kw_only=True):
+    """A Secret one of whose keys holds what an endpoint's YAML file holds: classes, tenants, levels, features."""
+
+    secret: Annotated[str, msgspec.Meta(min_length=1)]
+    key: Annotated[str, msgspec.Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = "endpoint.yaml"
+
+
 class Scaling(Spec, frozen=True, kw_only=True):
     """Between how many replicas to move, and by what."""
 
@@ -56,6 +63,8 @@ class DeploymentSpec(Spec, frozen=True, kw_only=True):
     """Model processes of each replica."""
     args: tuple[str, ...] = ()
     """Further flags of `tradewind serve`."""
+    endpoint: EndpointSecret | None = None
+    """What `tradewind serve` has no flags for, or nobody is to read: passwords of feature stores."""
     replicas: AtLeastOne = 2
     scaling: Scaling | None = None
     resources: Resources = Resources(cpus=1.0, memory_gib=2.0)

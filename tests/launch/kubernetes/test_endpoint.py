@@ -20,7 +20,16 @@ from tradewind.launch.kubernetes.model import Model, find_model
 from tradewind.launch.kubernetes.replica import DRAIN_S, PRE_STOP_S
 from tradewind.launch.kubernetes.request import Capabilities
 from tradewind.serve import server
-from tradewind.spec import DeploymentSpec, MountedSecret, Placement, Resources, Route, Scaling, Toleration
+from tradewind.spec import (
+    DeploymentSpec,
+    EndpointSecret,
+    MountedSecret,
+    Placement,
+    Resources,
+    Route,
+    Scaling,
+    Toleration,
+)
 from tradewind.store import open_blobs, open_store
 
 RBAC = Path(__file__).parents[3] / "deploy/kubernetes/rbac.yaml"
@@ -43,6 +52,7 @@ RICH = DeploymentSpec(
     ),
     secrets=(MountedSecret(secret="ranker-tls", path="/secrets/tls"),),
     env_secrets=("tracing",),
+    endpoint=EndpointSecret(secret="ranker-endpoint"),
     scheme="https",
 )
 BY_CONTENT = Model(name="ranker", label="ranker@3", code=code())
@@ -134,6 +144,24 @@ def test_nothing_goes_out_that_need_not() -> None:
     """A package that comes by its content needs no network; one from an object store does."""
     assert by_kind(endpoint())["NetworkPolicy"]["spec"]["egress"] == []
     assert "egress" not in by_kind(endpoint(model=BY_STORE))["NetworkPolicy"]["spec"]
+    told = DeploymentSpec(model="ranker@3", endpoint=EndpointSecret(secret="ranker-endpoint"))
+    assert "egress" not in by_kind(endpoint(told))["NetworkPolicy"]["spec"]
+
+
+def test_an_endpoints_file_comes_out_of_its_secret() -> None:
+    """Mounted to be read alone, and named to the server; what is in it is in no manifest."""
+    told = DeploymentSpec(
+        model="ranker@3", endpoint=EndpointSecret(secret="ranker-endpoint", key="live.yaml")
+    )
+    found = pod(endpoint(told))
+    (container,) = found["containers"]
+    at = container["command"].index("--settings")
+    path = Path(container["command"][at + 1])
+    (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == str(path.parent)]
+    assert (path.name, mount["readOnly"]) == ("live.yaml", True)
+    (volume,) = [v for v in found["volumes"] if v["name"] == mount["name"]]
+    assert volume["secret"] == {"secretName": "ranker-endpoint"}
+    assert "--settings" not in pod(endpoint())["containers"][0]["command"]
 
 
 def test_credentials_of_the_store_stay_with_who_fetches() -> None:

@@ -50,9 +50,9 @@ def package(folder: pathlib.Path, by: float) -> pathlib.Path:
     return folder
 
 
-def described(folder: pathlib.Path, by: float) -> str:
+def described(folder: pathlib.Path, by: float, **more: Any) -> str:
     """A file that says which package to serve; the Secret says where Tradewind is on this machine."""
-    about = {"model": str(package(folder, by)), "env_secrets": ["env"]}
+    about = {"model": str(package(folder, by)), "env_secrets": ["env"]} | more
     folder.with_suffix(".yaml").write_text(json.dumps(about))
     return str(folder.with_suffix(".yaml"))
 
@@ -100,7 +100,7 @@ class Client:
             for address in endpoint["addresses"]
         ]
 
-    def ask(self, address: str) -> float:
+    def ask(self, address: str, priority: str | None = None) -> float:
         """One request on a connection of its own; what 1 becomes."""
         connection = http.client.HTTPConnection(address, 8080, timeout=20)
         # From a node that the address is not on or is, all the same: the network is one.
@@ -108,7 +108,8 @@ class Client:
         tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 1.0]}
         try:
             body = json.dumps({"inputs": [tensor]})
-            connection.request("POST", "/v2/models/scaled/infer", body, {"x-deadline-ms": "15000"})
+            headers = {"x-deadline-ms": "15000"} | ({} if priority is None else {"x-priority": priority})
+            connection.request("POST", "/v2/models/scaled/infer", body, headers)
             answer = connection.getresponse()
             said = answer.read()
             if answer.status != 200:
@@ -132,8 +133,15 @@ class Client:
 def test_a_new_model_replaces_the_old_one_without_a_lost_request(
     cluster: tuple[Cluster, Network], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A probe turns ready, requests are answered, and none fails while another model takes over."""
+    """A probe turns ready, requests are answered, and none fails while another model takes over.
+
+    The new one has classes of its own, which a Secret says.
+    """
     nodes, wires = cluster
+    classes = {"classes": [{"name": "gold"}, {"name": "rest"}], "default_class": "rest"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "classes"}}
+    secret["stringData"] = {"endpoint.yaml": json.dumps(classes)}
+    nodes.api.create(secret, nodes.namespace)
     flags = ["--replicas", "1", "--gpus", "1", "--slo", "5s"]
     assert invoke(["deploy", described(tmp_path / "double", 2.0), *flags]) == 0, nodes.said()
     client = Client(nodes.api, wires, nodes.namespace)
@@ -141,12 +149,15 @@ def test_a_new_model_replaces_the_old_one_without_a_lost_request(
     assert client.ask(address) == 2.0
     (old,) = nodes.running()
     with client:
-        assert invoke(["deploy", described(tmp_path / "triple", 3.0), *flags]) == 0, nodes.said()
+        told = described(tmp_path / "triple", 3.0, endpoint={"secret": "classes"})
+        assert invoke(["deploy", told, *flags]) == 0, nodes.said()
         ended = {"labelSelector": "tradewind.dev/endpoint=scaled"}
         nodes.api.wait(f"/api/v1/namespaces/{nodes.namespace}/pods", lambda pods: len(pods) == 1, **ended)
         (new,) = client.addresses()
         assert new != address
-        assert client.ask(new) == 3.0
+        assert client.ask(new, "gold") == 3.0
+        with pytest.raises(OSError, match=r"400: .*silver.*gold"):
+            client.ask(new, "silver")
     assert not client.failures
     assert sorted(set(client.answers)) == [2.0, 3.0]
     assert old.exit_code == 0, old.log

@@ -90,7 +90,8 @@ def network_policy(endpoint: Endpoint) -> Manifest:
 def reaches_out(endpoint: Endpoint) -> bool:
     """Whether a replica may have to call somebody."""
     code = endpoint.model.code
-    return bool(endpoint.spec.env_secrets) or (code is not None and not code.layers)
+    told = bool(endpoint.spec.env_secrets) or endpoint.spec.endpoint is not None
+    return told or (code is not None and not code.layers)
 
 
 def autoscaler(endpoint: Endpoint) -> Manifest:

@@ -9,9 +9,12 @@ from tradewind.launch.kubernetes.endpoint_request import Endpoint, config_map_na
 from tradewind.launch.kubernetes.model import MOUNT
 from tradewind.launch.kubernetes.pod import HOME, PARTS, pod_security, resources, toleration, without_empty
 from tradewind.launch.kubernetes.request import cpus, gib
+from tradewind.spec import EndpointSecret
 
 PORT = 8080
 CONTAINER = "server"
+SETTINGS = "/etc/tradewind"
+"""Where the Secret with the endpoint's file is."""
 PRE_STOP_S = 5
 """How long a replica that is to end goes on as before, until nothing is sent to it any more."""
 DRAIN_S = 35
@@ -48,6 +51,7 @@ def pod_spec(endpoint: Endpoint) -> dict[str, Any]:
                 {"name": f"secret-{i}", "secret": {"secretName": s.secret}}
                 for i, s in enumerate(endpoint.spec.secrets)
             ),
+            *({"name": "endpoint", "secret": {"secretName": s.secret}} for s in settings(endpoint)),
         ],
     }
     return without_empty(spec)
@@ -115,9 +119,15 @@ def server_container(endpoint: Endpoint) -> dict[str, Any]:
                 {"name": f"secret-{i}", "mountPath": s.path, "readOnly": True}
                 for i, s in enumerate(endpoint.spec.secrets)
             ),
+            *({"name": "endpoint", "mountPath": SETTINGS, "readOnly": True} for _ in settings(endpoint)),
         ],
     }
     return without_empty(container)
+
+
+def settings(endpoint: Endpoint) -> list[EndpointSecret]:
+    """The Secret with the endpoint's file, if there is one."""
+    return [] if endpoint.spec.endpoint is None else [endpoint.spec.endpoint]
 
 
 def command(endpoint: Endpoint) -> list[str]:
@@ -125,6 +135,8 @@ def command(endpoint: Endpoint) -> list[str]:
     spec = endpoint.spec
     latency = f"p{spec.slo.percentile:g}<{spec.slo.latency_ms:g}ms"
     flags = {"--host": "0.0.0.0", "--port": str(PORT), "--slo": latency, "--workers": str(spec.workers)}
+    if spec.endpoint is not None:
+        flags["--settings"] = f"{SETTINGS}/{spec.endpoint.key}"
     given = [part for pair in flags.items() for part in pair]
     return [
         endpoint.context.python,
