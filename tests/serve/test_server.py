@@ -156,7 +156,7 @@ def test_settings_beside_a_model_are_what_flags_do_not_say(generic, tmp_path):
     assert (done.returncode, "is the endpoint's file already" in done.stderr) == (2, True)
     settings.write_text("classses: []\n")
     done = serve(str(generic), "--settings", str(settings))
-    assert (done.returncode, "did you mean 'classes'?" in done.stderr) == (2, True)
+    assert (done.returncode, "did you mean `classes`?" in done.stderr) == (2, True)
 
 
 @pytest.fixture

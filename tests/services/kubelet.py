@@ -357,6 +357,9 @@ class RunningPod:
         for source in volume.get("projected", {}).get("sources", [volume]):
             if "configMap" in source:
                 self._write_config(source["configMap"], folder)
+            if "secret" in source:
+                for key, text in self._secret(source["secret"]["secretName"]).items():
+                    (folder / key).write_text(text)
         return folder
 
     def _write_config(self, source: Object, folder: pathlib.Path) -> None:

@@ -46,7 +46,7 @@ def _decode_text(type_: type[T], text: str, name: str, given: Mapping[str, Any])
         raise SpecError(f"{name}: not valid YAML: {masked(' '.join(str(error).split()))}") from None
     data = {} if data is None else data
     if isinstance(data, dict):
-        data = data | given
+        data = {**data, **given}
     found = [*repeated, *problems(type_, data)]
     if found:
         lines = [f"{name}:{_line(node, problem.path)}: {problem}" for problem in found]

@@ -7,13 +7,21 @@ from tradewind import names
 from tradewind.launch.kubernetes import model as models
 from tradewind.launch.kubernetes.endpoint_request import Endpoint, config_map_name, selector
 from tradewind.launch.kubernetes.model import MOUNT
-from tradewind.launch.kubernetes.pod import HOME, PARTS, pod_security, resources, toleration, without_empty
+from tradewind.launch.kubernetes.pod import (
+    HOME,
+    PARTS,
+    ROOT,
+    pod_security,
+    resources,
+    toleration,
+    without_empty,
+)
 from tradewind.launch.kubernetes.request import cpus, gib
 from tradewind.spec import EndpointSecret
 
 PORT = 8080
 CONTAINER = "server"
-SETTINGS = "/etc/tradewind"
+SETTINGS = f"{ROOT}/endpoint"
 """Where the Secret with the endpoint's file is."""
 PRE_STOP_S = 5
 """How long a replica that is to end goes on as before, until nothing is sent to it any more."""
