@@ -79,11 +79,10 @@ def flat_exclude(index: Index, exclude: Exclude, num_queries: int) -> "tuple[np.
     if exclude is None:
         none = np.zeros(0, dtype=np.int64)
         return none, none
-    lists = exclude
-    if len(lists) != num_queries:
-        raise ValueError(f"{len(lists)} lists of excluded positions for {num_queries} queries")
-    rows = np.repeat(np.arange(num_queries), [len(e) for e in lists])
-    positions = np.concatenate([np.asarray(e, dtype=np.int64) for e in lists]) if len(rows) else rows
+    if len(exclude) != num_queries:
+        raise ValueError(f"{len(exclude)} lists of excluded positions for {num_queries} queries")
+    rows = np.repeat(np.arange(num_queries), [len(e) for e in exclude])
+    positions = np.concatenate([np.asarray(e, dtype=np.int64) for e in exclude]) if len(rows) else rows
     if len(positions) and not 0 <= positions.min() <= positions.max() < index.num_items:
         raise ValueError(f"an excluded position is outside 0 to {index.num_items - 1}")
     return rows, positions

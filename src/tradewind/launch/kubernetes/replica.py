@@ -17,7 +17,7 @@ from tradewind.launch.kubernetes.pod import (
     without_empty,
 )
 from tradewind.launch.kubernetes.request import cpus, gib
-from tradewind.spec import EndpointSecret
+from tradewind.spec import MountedSecret
 
 PORT = 8080
 CONTAINER = "server"
@@ -57,9 +57,8 @@ def pod_spec(endpoint: Endpoint) -> dict[str, Any]:
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
             *(
                 {"name": f"secret-{i}", "secret": {"secretName": s.secret}}
-                for i, s in enumerate(endpoint.spec.secrets)
+                for i, s in enumerate(mounted(endpoint))
             ),
-            *({"name": "endpoint", "secret": {"secretName": s.secret}} for s in settings(endpoint)),
         ],
     }
     return without_empty(spec)
@@ -125,17 +124,18 @@ def server_container(endpoint: Endpoint) -> dict[str, Any]:
             *({"name": n, "mountPath": p} for n, p in (("home", HOME), ("tmp", "/tmp"), ("shm", "/dev/shm"))),
             *(
                 {"name": f"secret-{i}", "mountPath": s.path, "readOnly": True}
-                for i, s in enumerate(endpoint.spec.secrets)
+                for i, s in enumerate(mounted(endpoint))
             ),
-            *({"name": "endpoint", "mountPath": SETTINGS, "readOnly": True} for _ in settings(endpoint)),
         ],
     }
     return without_empty(container)
 
 
-def settings(endpoint: Endpoint) -> list[EndpointSecret]:
-    """The Secret with the endpoint's file, if there is one."""
-    return [] if endpoint.spec.endpoint is None else [endpoint.spec.endpoint]
+def mounted(endpoint: Endpoint) -> list[MountedSecret]:
+    """The Secrets that are folders of a replica, that of the endpoint's file last."""
+    of_file = endpoint.spec.endpoint
+    settings = [] if of_file is None else [MountedSecret(secret=of_file.secret, path=SETTINGS)]
+    return [*endpoint.spec.secrets, *settings]
 
 
 def command(endpoint: Endpoint) -> list[str]:
