@@ -117,7 +117,7 @@ def test_what_is_overdue_is_found_wherever_it_stands(asked, now):
 
 
 def test_a_request_must_be_there_in_time_for_the_cheapest_level_that_it_accepts():
-    """Less what writing takes, and less what is kept of its budget where it accepts the answer without a worker."""
+    """Less what writing takes, and what is kept of its budget for a batch that overruns."""
     made = Lane(
         "m",
         [Level("best", "p0", Profile({1: 4.0})), Level("next", "p1", Profile({1: 1.0}))],
@@ -128,6 +128,6 @@ def test_a_request_must_be_there_in_time_for_the_cheapest_level_that_it_accepts(
     made.writing.observe(0.5)
     writing_s = made.writing.bound_s
     assert writing_s > 0
-    assert made.last_entry_s(100.0, 80.0, made.accepts(0)) == 100.0 - writing_s - best_s
-    assert made.last_entry_s(100.0, 80.0, made.accepts(1)) == 100.0 - writing_s - next_s
-    assert made.last_entry_s(100.0, 80.0, made.accepts(2)) == 100.0 - writing_s - SPARE_SHARE * 20.0 - next_s
+    assert made.due_s(100.0, 80.0) == 100.0 - writing_s - SPARE_SHARE * 20.0
+    for stated, seconds in ((0, best_s), (1, next_s), (2, next_s)):
+        assert made.last_entry_s(100.0, 80.0, made.accepts(stated)) == made.due_s(100.0, 80.0) - seconds

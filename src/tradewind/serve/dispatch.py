@@ -86,7 +86,7 @@ class Dispatcher:
     def predict(self, program: str, deadline_s: float, rows: int = 1, caller: Caller = ANYBODY) -> Verdict:
         """Say whether a request that came now would be admitted, if it accepts every level."""
         lane, now = self.lane(program), self._clock()
-        due_s = deadline_s - lane.writing.bound_s
+        due_s = lane.due_s(deadline_s, now)
         if self._surely_in_time(lane, caller.priority, due_s, lane.cheapest.profile, now):
             return SURELY
         return self._queues.foresee(lane, caller, due_s, rows, self._workers(now), now)
@@ -169,7 +169,7 @@ class Dispatcher:
     ) -> Job:
         job = Job(prepared, deadline_s, now, caller)
         job.floor, job.instant = lane.accepts() if accepts is None else accepts
-        job.due_s = lane.due_s(deadline_s, now, instant=job.instant)
+        job.due_s = lane.due_s(deadline_s, now)
         job.cost_s = cost_s(lane, job.rows)
         job.last_start_s = job.due_s - lane.profile_of(job).latency_s(job.rows)
         return job

@@ -10,7 +10,10 @@ from tradewind.serve.profile import Profile
 from tradewind.serve.smooth import Flow, Smooth
 
 SPARE_SHARE = 0.1
-"""Of its budget, kept for answering without a worker where a request accepts that: to know too late would be too late."""
+"""Of each budget, kept for batches that take longer than they should, and for the way to whoever asked. What was planned
+to end just in time would be late with them, and the work on it lost. A request that accepts an answer without a worker is
+given that from it.
+"""
 
 Tensors = Mapping[str, Tensor]
 Lost = Callable[[Tensors, Tensors], float]
@@ -78,19 +81,13 @@ class Lane:
         """Several want to be in each batch, and two batches of `room` rows fit into a request's patience."""
         self.measured_s = 0.0
 
-    def kept_s(self, budget_s: float) -> float:
-        """Return how much of a budget is kept for an answer without a worker, where there may be one."""
-        return SPARE_SHARE * budget_s if self.instant else 0.0
-
-    def due_s(self, deadline_s: float, now: float, *, instant: bool) -> float:
-        """Return when the batch of a request that comes now has to have ended; `instant` says what it accepts."""
-        due_s = deadline_s - self.writing.bound_s
-        return due_s - self.kept_s(deadline_s - now) if instant else due_s
+    def due_s(self, deadline_s: float, now: float) -> float:
+        """Return when the batch of a request that comes now has to have ended."""
+        return deadline_s - self.writing.bound_s - SPARE_SHARE * (deadline_s - now)
 
     def last_entry_s(self, deadline_s: float, now: float, accepts: "Accepts") -> float:
         """Return when a request must be in the queue, at the latest, for the cheapest level that may answer it."""
-        due_s = self.due_s(deadline_s, now, instant=accepts.instant)
-        return due_s - self.levels[accepts.floor].profile.bound_s(1)
+        return self.due_s(deadline_s, now) - self.levels[accepts.floor].profile.bound_s(1)
 
     def accepts(self, stated: int | None = None, k: int | None = None) -> "Accepts":
         """Return what may answer a request that states this level as the least, None for any, and wants `k`.

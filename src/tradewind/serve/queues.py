@@ -232,8 +232,7 @@ class Queues:
 
     def _patience_s(self, lane: Lane) -> float:
         """Return how long a request that comes now has until its batch must have ended."""
-        slo_s = self._terms.slo_s
-        return slo_s - lane.writing.bound_s - lane.kept_s(slo_s)
+        return lane.due_s(self._terms.slo_s, 0.0)
 
     def _verdict(
         self,
