@@ -18,6 +18,7 @@ HOT = [
     "admission",
     "app",
     "batching",
+    "busy",
     "caller",
     "classes",
     "dispatch",

@@ -1,6 +1,7 @@
 """The real dispatcher in a loop whose clock only moves when nothing is left to do, over workers that take exact times."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -52,26 +53,47 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualWorker:
-    """Answers a batch after exactly the time that its program takes for its rows; `loses` makes it die instead.
+    """Answers batches one after the other, each after exactly the time that its program takes for its rows.
 
-    `watch` is called with the program and the rows when it begins.
+    `loses` makes it die of one instead, and of all that wait behind that; `watch` is called with the program and the rows
+    when one begins. Whoever called hears of an answer `heard_after_s` later.
     """
 
     def __init__(
-        self, costs: Mapping[str, Cost], watch: Callable[[str, bytes], None] = lambda program, rows: None
+        self,
+        costs: Mapping[str, Cost],
+        watch: Callable[[str, bytes], None] = lambda program, rows: None,
+        heard_after_s: float = 0.0,
     ) -> None:
         self._costs = costs
+        self._heard_after_s = heard_after_s
         self._watch = watch
         self.loses = 0
+        self._turn = asyncio.Lock()
+        self._lives = 0
 
-    async def call(self, call: wire.Call, buffers: Sequence[wire.Buffer]) -> tuple[wire.Reply, bytes]:
-        rows = call.tensors[0].shape[0]
-        self._watch(call.program, b"".join(buffers))
-        await asyncio.sleep(self._costs[call.program](rows))
-        if self.loses:
-            self.loses -= 1
-            raise WorkerLost
-        return wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", (rows, 1)),)), bytes(rows)
+    async def call(
+        self, call: wire.Call, buffers: Sequence[wire.Buffer], begin_within_s: float | None = None
+    ) -> tuple[wire.Reply, bytes]:
+        loop = asyncio.get_running_loop()
+        rows, life = call.tensors[0].shape[0], self._lives
+        by_s = loop.time() + (math.inf if begin_within_s is None else begin_within_s)
+        async with self._turn:
+            if self._lives != life:
+                raise WorkerLost
+            if loop.time() > by_s:
+                return wire.Reply(late=True), b""
+            self._watch(call.program, b"".join(buffers))
+            await asyncio.sleep(self._costs[call.program](rows))
+            if self.loses:
+                self.loses -= 1
+                self._lives += 1
+                raise WorkerLost
+        ended_s = loop.time()
+        if self._heard_after_s:
+            await asyncio.sleep(self._heard_after_s)
+        spec = wire.TensorSpec("y", "UINT8", (rows, 1))
+        return wire.Reply(tensors=(spec,), ended_s=ended_s), bytes(rows)
 
     def kill(self) -> None:
         raise AssertionError("nothing hangs here")
@@ -137,11 +159,12 @@ class Simulation:
         terms: Terms | None = None,
         instant: str | None = None,
         slow_down: float = 1.0,
+        heard_after_s: float = 0.0,
     ) -> None:
         self.terms = terms or Terms()
         self._levels, self._max_batch, self._instant = levels, max_batch, instant
         real = {name: (lambda n, cost=cost: slow_down * cost(n)) for name, cost in levels.items()}
-        self.workers = [VirtualWorker(real, self._begin) for _ in range(num_workers)]
+        self.workers = [VirtualWorker(real, self._begin, heard_after_s) for _ in range(num_workers)]
         self.pool = VirtualPool(self.workers)
         self.metrics = Metrics(self.terms.slo_s, [str(c) for c in range(len(self.terms.shares))])
         self.audited: list[str] = []
@@ -162,7 +185,7 @@ class Simulation:
 
     async def _play(self, asks: Sequence[Ask]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        self.dispatcher = Dispatcher(self.metrics, loop.time, self.terms)
+        self.dispatcher = Dispatcher(self.metrics, loop.time, self.terms, loop.time)
         self.dispatcher.pool = self.pool
         self.dispatcher.add_lane(self._lane())
         players: list[asyncio.Task[Outcome]] = []

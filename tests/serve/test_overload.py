@@ -43,13 +43,13 @@ def test_the_top_class_keeps_its_slo_at_twice_the_capacity():
 def test_the_top_class_keeps_its_slo_where_two_full_batches_take_longer_than_that():
     """A full batch takes 40 ms of 50; those below do not make it full where that costs the top class its SLO.
 
-    Without that it has 0.989 of its requests in time.
+    Without that it has 0.983 of its requests in time.
     """
     cost = linear(0.002, 0.0024)
     asks = steady(0.5 * capacity(cost, 16), 8, caller=HIGH, floor=0)
     asks += steady(1.5 * capacity(cost, 16), 8, seed=1, caller=NORMAL, floor=0)
     outcomes = Simulation({"full": cost}, terms=TERMS).run(asks)
-    assert in_time(outcomes, lambda ask: ask.caller == HIGH) >= 0.995
+    assert in_time(outcomes, lambda ask: ask.caller == HIGH) >= 0.99
     assert goodput(outcomes, 8) > 0.93 * capacity(cost, 16)
 
 
@@ -223,7 +223,7 @@ asks = st.lists(
 def test_whatever_comes_each_request_has_one_end_and_no_worker_rests(
     asks, num_workers, instant, slow_down, loses
 ):
-    """One answer each; nothing is begun after its deadline; no worker is idle while something waits that it could run."""
+    """One answer each; no batch is begun that is late for all in it; no worker is idle while something waits that it could run."""
     simulation = Simulation(
         LADDER, max_batch=8, num_workers=num_workers, terms=TERMS, instant=instant, slow_down=slow_down
     )
@@ -234,9 +234,8 @@ def test_whatever_comes_each_request_has_one_end_and_no_worker_rests(
     dispatcher = simulation.dispatcher
     assert dispatcher.in_flight - sum(busy.jobs for busy in dispatcher._busy.values()) == 0
     for begun_s, level, started in simulation.started:
-        for job in started:
-            assert job.must_run or begun_s <= job.deadline_s + 1e-9
-            assert job.floor >= level
+        assert any(job.must_run or begun_s <= job.deadline_s + 1e-9 for job in started)
+        assert all(job.floor >= level for job in started)
     assert simulation.rested == []
     for queue in dispatcher._queues._standing:
         assert all(share.jobs == 0 for share in queue._shares.values())

@@ -51,23 +51,27 @@ def test_what_is_put_is_there_for_the_other():
     """As many buffers as there are, of any kind, one behind the other; tensors lie there and are not copied."""
     ours, theirs = pair()
     x, y = np.arange(6, dtype=np.float32), np.arange(3, dtype=np.int64)
-    assert ours.put([x.tobytes(), memoryview(y), bytearray(b"\1\0")])
+    first = ours.put([x.tobytes(), memoryview(y), bytearray(b"\1\0")])
     specs = [wire.TensorSpec("x", "FP32", (2, 3)), wire.TensorSpec("y", "INT64", (3,))]
-    found = to_torch([*specs, wire.TensorSpec("z", "BOOL", (2,))], theirs.buffer)
+    found = to_torch([*specs, wire.TensorSpec("z", "BOOL", (2,))], theirs.at(first))
     assert found["x"].tolist() == x.reshape(2, 3).tolist()
     assert found["y"].tolist() == [0, 1, 2]
     assert found["z"].tolist() == [True, False]
-    assert ours.put([np.full(6, 7, np.float32).tobytes()])
-    assert found["x"].tolist() == [[7.0] * 3] * 2
+    second = ours.put([np.full(6, 7, np.float32).tobytes()])
+    assert second != first
+    assert found["x"].tolist() == x.reshape(2, 3).tolist(), "the batch before is not touched"
+    assert ours.put([np.full(6, 8, np.float32).tobytes()]) == first
+    assert found["x"].tolist() == [[8.0] * 3] * 2
 
 
 def test_too_much_is_not_put():
     """And what was there is still there."""
     ours, theirs = pair()
-    assert ours.put([b"before"])
-    assert not ours.put([bytes(SHARED_BYTES), b"!"])
-    assert theirs.buffer[:6] == b"before"
-    assert ours.put([bytes(SHARED_BYTES)])
+    first = ours.put([b"before"])
+    assert ours.put([bytes(SHARED_BYTES), b"!"]) is None
+    second = ours.put([b"\1" * SHARED_BYTES])
+    assert theirs.at(first)[:7] == b"before\0"
+    assert theirs.at(second)[:] == b"\1" * SHARED_BYTES
 
 
 @pytest.fixture

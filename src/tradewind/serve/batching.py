@@ -77,10 +77,25 @@ def shared_rows(profile: Profile, patience_s: float) -> int:
     in the course of it that is: what decides about a request is then whose it is, and not when it came. Larger all the
     same where the model would do noticeably less in such batches.
     """
+    sizes = range(1, profile.max_batch + 1)
+    return max(
+        worth_rows(profile), bisect.bisect_right(sizes, patience_s, key=lambda rows: two_s(profile, rows))
+    )
+
+
+def two_s(profile: Profile, rows: int) -> float:
+    """Return how long a request may wait that has just missed a batch, and is in the next: each of so many rows.
+
+    The first may be sent ahead by as much as the one before it may end sooner than expected.
+    """
+    return 2.0 * profile.bound_s(rows) + profile.spread_s(rows)
+
+
+def worth_rows(profile: Profile) -> int:
+    """Return how many rows a batch needs, for the model to do nearly as much in such batches as it can at best."""
     best = max(rows / seconds for rows, seconds in profile.points.items())
     sizes = range(1, profile.max_batch)
-    worth = 1 + bisect.bisect_left(sizes, WORTH * best, key=lambda rows: rows / profile.latency_s(rows))
-    return max(worth, profile.largest_within(patience_s / 2, profile.max_batch))
+    return 1 + bisect.bisect_left(sizes, WORTH * best, key=lambda rows: rows / profile.latency_s(rows))
 
 
 def drains_in_time(queue: Queue, now: float, profile: Profile, num_workers: int = 1) -> bool:

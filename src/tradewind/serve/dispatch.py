@@ -4,22 +4,23 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from tradewind.serve.admission import Verdict
-from tradewind.serve.audit import Audits, Sample
+from tradewind.serve.busy import Busy, Sent
 from tradewind.serve.caller import ANYBODY, Caller
 from tradewind.serve.errors import RequestError
 from tradewind.serve.execution import Pool, Worker, WorkerLost
+from tradewind.serve.idle import Idle, Lending
 from tradewind.serve.jobs import Job, Prepared, Result, Tensor, collate, misfit, rows_of, split
 from tradewind.serve.lanes import Accepts, Lane, Level
 from tradewind.serve.metrics import Metrics
-from tradewind.serve.overrun import Overrun
+from tradewind.serve.overrun import TICK_S, Overrun
 from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Queues, Terms, Workers, by_caller, cost_s
-from tradewind.serve.recall import RecallAudits
-from tradewind.serve.wire import Nan
+from tradewind.serve.smooth import Smooth
+from tradewind.serve.wire import Nan, Reply
 
 MAX_TRIES = 3
 """Times one request may be in a batch whose worker dies, before it is taken for the cause."""
@@ -30,28 +31,27 @@ HANG_S, HANG_BATCHES = 5.0, 20.0
 SURELY = Verdict(admit=True, finish_s=0.0, retry_after_s=0.0)
 
 
-class Busy(NamedTuple):
-    """What a worker is at: until when, as predicted, and how many requests with how many rows of each class."""
-
-    until_s: float
-    jobs: int = 0
-    rows: tuple[int, ...] = ()
-
-
 class Dispatcher:
     """Takes requests, refuses or degrades those that cannot be in time, and keeps workers busy with the rest."""
 
     def __init__(
-        self, metrics: Metrics, clock: Callable[[], float] = time.monotonic, terms: Terms | None = None
+        self,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        terms: Terms | None = None,
+        workers_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool: Pool
         self._clock = clock
+        self._workers_clock = workers_clock
         self._metrics = metrics
         self._terms = terms or Terms()
         self._queues = Queues(self._terms, clock())
         self._busy: dict[Worker, Busy] = {}
-        self._audits = Audits()
-        self._recalls = RecallAudits(metrics)
+        self._hearing = Smooth()
+        """Seconds from the end of a run until this process has heard of it."""
+        lending = Lending(self._put_to_work, self._released, self._spawn)
+        self._idle = Idle(self._queues, metrics, clock, lending)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
@@ -203,30 +203,42 @@ class Dispatcher:
         return Workers(
             free_at_s=self._free_at_s(now),
             idle=len(self._busy) < self.pool.num_workers,
-            running=[busy.rows for busy in self._busy.values()],
+            running=[sent.rows for busy in self._busy.values() for sent in busy.sent],
             num_workers=self.pool.num_workers,
         )
 
     def _pump(self, now: float) -> None:
         self._queues.tick(now, self.pool.num_workers)
         while lane := self._queues.most_urgent():
-            worker = self.pool.take()
+            worker, start_s = self.pool.take(), now
+            if worker is None and (worker := self._soon_idle(lane, now)) is not None:
+                start_s = max(self._busy[worker].until_s, now)
             if worker is None:
                 for late_lane, job in self._queues.take_overdue(now):
                     self._give_up(late_lane, job, "late", now)
                 break
-            batch = self._queues.take_batch(lane, self.pool.num_workers, now)
+            batch = self._queues.take_batch(lane, self.pool.num_workers, now, start_s)
             for job in batch.late:
                 self._give_up(lane, job, "late", now)
             if batch.run:
                 self._start(lane, batch.level, worker, batch.run, now)
-            else:
+            elif worker not in self._busy:
                 self.pool.give_back(worker)
         else:
-            self._audit(now)
-            self._audit_recall(now)
+            self._idle.begin(self.pool, now)
         self._set_timer()
         self._tell_if_empty()
+
+    def _soon_idle(self, lane: Lane, now: float) -> Worker | None:
+        """Return a busy worker that would be idle before this process had heard of it, if this lane has enough for it."""
+        if not self._busy:
+            return None
+        worker, busy = min(self._busy.items(), key=lambda item: item[1].idle_s)
+        return worker if self._ahead_s(busy) <= now and self._queues.is_worth_a_batch(lane) else None
+
+    def _ahead_s(self, busy: Busy) -> float:
+        """Return when to send a worker its next batch, to have it there when it is idle."""
+        return busy.idle_s - self._queues.ahead_s
 
     def _tell_if_empty(self) -> None:
         if self._emptied is not None and not self.in_flight:
@@ -250,7 +262,7 @@ class Dispatcher:
                 return False
             job.future.set_result(Result(tensors, now - job.queued_s, 0.0, 0, lane.instant.name))
             self._metrics.observe_level(lane.name, lane.instant.name)
-            self._offer(lane, lane.instant.name, job, tensors, now)
+            self._idle.offer(lane, lane.instant.name, job, tensors, now)
         return True
 
     def _answer_meanwhile(self, lane: Lane, jobs: list[Job]) -> None:
@@ -273,67 +285,102 @@ class Dispatcher:
             job.fail(RequestError(429, "it can no longer be answered by its deadline", 0.1))
 
     def _set_timer(self) -> None:
-        """Come back when the first request must have begun: a late one is not to wait for a worker to hear so."""
-        due_s = self._queues.next_due_s
+        """Come back when a batch can be sent ahead, and when the first request must have begun: a late one is not to
+        wait for a worker to hear so."""
+        due_s = min(self._queues.next_due_s + TICK_S, self._next_ahead_s())
         if due_s >= self._timer_due_s:
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due_s = due_s
-        delay_s = max(due_s - self._clock(), 0.0) + 1e-3
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+        self._timer = asyncio.get_running_loop().call_later(max(due_s - self._clock(), 0.0), self._on_timer)
+
+    def _next_ahead_s(self) -> float:
+        lane, now = self._queues.most_urgent(), self._clock()
+        if lane is None or not self._queues.is_worth_a_batch(lane):
+            return math.inf
+        return min(
+            [at_s for busy in self._busy.values() if (at_s := self._ahead_s(busy)) > now], default=math.inf
+        )
 
     def _on_timer(self) -> None:
         self._timer, self._timer_due_s = None, math.inf
         self.pump()
 
-    def _start(self, lane: Lane, level: int, worker: Worker, batch: list[Job], now: float) -> None:
-        rows = [0] * len(self._terms.shares)
+    def _start(self, lane: Lane, number: int, worker: Worker, batch: list[Job], now: float) -> None:
+        of_class = [0] * len(self._terms.shares)
         for caller, own in by_caller(batch).items():
-            rows[caller.priority] += rows_of(own)
-        seconds = lane.levels[level].profile.latency_s(sum(rows))
-        self._busy[worker] = Busy(now + seconds, len(batch), tuple(rows))
-        self._queues.charge(rows, seconds)
-        self._spawn(self._run(lane, level, worker, batch, now))
+            of_class[caller.priority] += rows_of(own)
+        profile, rows = lane.levels[number].profile, sum(of_class)
+        seconds, bound_s = profile.latency_s(rows), profile.bound_s(rows)
+        hang_s = HANG_S + HANG_BATCHES * bound_s
+        sent = Sent(seconds, bound_s - seconds, hang_s, len(batch), tuple(of_class))
+        self._put_to_work(worker, sent, now)
+        self._queues.charge(of_class, seconds)
+        self._spawn(self._run(lane, number, worker, batch, sent, now))
+
+    def _put_to_work(self, worker: Worker, sent: Sent, now: float) -> Sent:
+        if worker in self._busy:
+            self._busy[worker].add(sent, now)
+        else:
+            self._busy[worker] = Busy(sent, now)
+        return sent
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, lane: Lane, number: int, worker: Worker, batch: list[Job], start: float) -> None:
-        level, rows = lane.levels[number], rows_of(batch)
-        hang_s = HANG_S + HANG_BATCHES * level.profile.bound_s(rows)
-        hung = asyncio.get_running_loop().call_later(hang_s, worker.kill)
+    async def _run(
+        self, lane: Lane, number: int, worker: Worker, batch: list[Job], sent: Sent, now: float
+    ) -> None:
+        level, busy = lane.levels[number], self._busy[worker]
+        hung = asyncio.get_running_loop().call_later(busy.hang_s, worker.kill)
         overrun = Overrun(batch, self._clock, lambda jobs: self._answer_meanwhile(lane, jobs))
         try:
-            reply, body = await worker.call(*collate(level.program, batch))
+            reply, body = await worker.call(*collate(level.program, batch), _begin_within_s(batch, sent, now))
         except WorkerLost:
-            self._retry(lane, batch)
-            self._released(worker)
+            if busy.lose() is sent:
+                self._retry(lane, batch)
+            else:
+                self._requeue(lane, batch)
+            self._released(worker, sent, self._clock())
             return
         finally:
             hung.cancel()
             overrun.cancel()
-        seconds = self._clock() - start
-        self._recalls.note(worker, reply.due, start)
-        if reply.nan is not None:
-            self._refuse_nan(lane, batch, reply.nan)
-            self._released(worker)
-            return
+        start = max(now, busy.began_s)  # it may have waited there behind another
+        ended_s = max(self._ended_s(reply), start)
+        self._idle.note(worker, reply.due, start)
         error = reply.error or misfit(batch, reply)
-        if error is not None:
+        is_answered = not reply.late and reply.nan is None and error is None
+        if reply.late:
+            for job in batch:
+                if not job.future.done():
+                    self._give_up(lane, job, "late", ended_s)
+        elif reply.nan is not None:
+            self._refuse_nan(lane, batch, reply.nan)
+        elif error is not None:
             self._fail(lane, batch, error)
-            self._released(worker)
-            return
-        lane.observe(number, rows, seconds)
-        lane.measured_s = start + seconds
-        self._released(worker)  # the worker runs its next batch while this one's answers are written
-        self._settle(lane, number, batch, split(batch, reply, body), start, seconds)
+        else:
+            lane.observe(number, rows_of(batch), ended_s - start)
+            lane.measured_s = ended_s
+        self._released(worker, sent, ended_s)  # it runs its next batch while this one's answers are written
+        if is_answered:
+            self._settle(lane, number, batch, split(batch, reply, body), start, ended_s - start)
 
-    def _released(self, worker: Worker) -> None:
-        del self._busy[worker]
-        self.pool.give_back(worker)
+    def _ended_s(self, reply: Reply) -> float:
+        """Return when a run ended, and learn how late that is heard of."""
+        late_s = 0.0 if reply.ended_s is None else max(self._workers_clock() - reply.ended_s, 0.0)
+        self._hearing.observe(late_s)
+        self._queues.ahead_s = self._hearing.bound_s + TICK_S
+        return self._clock() - late_s
+
+    def _released(self, worker: Worker, sent: Sent, ended_s: float) -> None:
+        """A worker's batch has ended, or never will; go on."""
+        if not self._busy[worker].end(sent, ended_s):
+            del self._busy[worker]
+            self.pool.give_back(worker)
         self.pump()
 
     def _settle(
@@ -358,7 +405,7 @@ class Dispatcher:
             num_answered += 1
             job.future.set_result(Result(tensors, queue_s, seconds, rows, name))
             if number:
-                self._offer(lane, name, job, tensors, start + seconds)
+                self._idle.offer(lane, name, job, tensors, start + seconds)
         self._metrics.observe_level(lane.name, name, num_answered)
         # The loop runs this once it has written the answers, which it was asked to do before.
         asyncio.get_running_loop().call_soon(self._written, lane, start + seconds)
@@ -379,7 +426,7 @@ class Dispatcher:
             if its_own:
                 job.fail(error)
             else:
-                self._requeue(lane, job)
+                self._requeue(lane, [job])
 
     def _fail(self, lane: Lane, batch: list[Job], error: str) -> None:
         """One bad request must not fail its neighbours: each of a failed batch is tried once by itself."""
@@ -388,7 +435,7 @@ class Dispatcher:
             return
         for job in batch:
             job.run_alone()
-            self._requeue(lane, job)
+        self._requeue(lane, batch)
 
     def _retry(self, lane: Lane, batch: list[Job]) -> None:
         self._metrics.retried.labels(lane.name).inc(len(batch))
@@ -399,63 +446,19 @@ class Dispatcher:
                 continue
             if job.tries > 1:
                 job.run_alone()  # so that it takes no others with it
-            self._requeue(lane, job)
+            self._requeue(lane, [job])
 
-    def _requeue(self, lane: Lane, job: Job) -> None:
-        if not job.future.done():
-            self._queues.add(lane, job)
+    def _requeue(self, lane: Lane, jobs: list[Job]) -> None:
+        for job in jobs:
+            if not job.future.done():
+                self._queues.add(lane, job)
 
-    def _offer(self, lane: Lane, level: str, job: Job, tensors: dict[str, Tensor], now: float) -> None:
-        if lane.lost is not None:
-            self._audits.offer(Sample(lane, level, job.prepared, tensors), now)
 
-    def _audit(self, now: float) -> None:
-        """Nothing waits: make a degraded answer again at the full level, if there is time for that."""
-        sample = self._audits.due(now)
-        if sample is None:
-            return
-        expected_s = sample.lane.levels[0].profile.bound_s(1)
-        if not self._queues.leaves_room(sample.lane, expected_s, self.pool.num_workers, now):
-            return
-        worker = self.pool.take()
-        if worker is not None:
-            self._audits.begin(sample)
-            self._busy[worker] = Busy(now + expected_s)
-            self._spawn(self._make_again(worker, sample, now))
+def _begin_within_s(batch: Sequence[Job], sent: Sent, now: float) -> float | None:
+    """Return how long a batch may wait at a worker: later, the answer would be too late for all who are in it.
 
-    async def _make_again(self, worker: Worker, sample: Sample, start: float) -> None:
-        level, job = sample.lane.levels[0], Job(sample.prepared, math.inf, start)
-        try:
-            reply, body = await worker.call(*collate(level.program, [job]))
-        except WorkerLost:
-            self._released(worker)
-            return
-        seconds = self._clock() - start
-        self._audits.spent(seconds)
-        if reply.error is None and sample.lane.lost is not None:
-            sample.lane.observe(0, 1, seconds)
-            lost = sample.lane.lost(split([job], reply, body)[0], sample.tensors)
-            self._metrics.observe_lost(sample.lane.name, sample.level, lost)
-        self._released(worker)
-
-    def _audit_recall(self, now: float) -> None:
-        """Nothing waits: have a search done again exactly, if there is time for that."""
-        if not self._recalls.due(now):
-            return
-        lanes = self._queues.lanes.values()
-        expected_s = self._recalls.expected_s(max(lane.levels[0].profile.bound_s(1) for lane in lanes))
-        num_workers = self.pool.num_workers
-        if not all(self._queues.leaves_room(lane, expected_s, num_workers, now) for lane in lanes):
-            return
-        worker = self.pool.take()
-        if worker is None:
-            return
-        if not self._recalls.waits_at(worker):
-            self.pool.give_back(worker)
-            return
-        self._busy[worker] = Busy(now + expected_s)
-        self._spawn(self._search_again(worker))
-
-    async def _search_again(self, worker: Worker) -> None:
-        await self._recalls.run_one(worker, self._clock)
-        self._released(worker)
+    None where one is run to measure how long that takes.
+    """
+    if any(job.must_run for job in batch):
+        return None
+    return max([job.deadline_s for job in batch]) - sent.seconds - now

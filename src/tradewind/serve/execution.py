@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -70,7 +72,7 @@ class WorkerOptions(NamedTuple):
 
 
 class Worker(asyncio.Protocol):
-    """One worker process and the socket to it; one call at a time."""
+    """One worker process and the socket to it. A call may be made while another runs: it waits at the worker meanwhile."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], place: Place, memory: shared.Shared | None = None
@@ -82,7 +84,8 @@ class Worker(asyncio.Protocol):
         self.lost: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._buffer = bytearray()
-        self._waiter: asyncio.Future[tuple[wire.Reply, bytes]] | None = None
+        self._waiters: deque[asyncio.Future[tuple[wire.Reply, bytes]]] = deque()
+        """Of those whose answers come next, in this order."""
         self._transport: asyncio.Transport
 
     @classmethod
@@ -119,13 +122,16 @@ class Worker(asyncio.Protocol):
             raise TradewindError(f"the model could not be loaded: {reply.error}")
         return reply.ready, body
 
-    async def call(self, call: wire.Call, buffers: Sequence[wire.Buffer]) -> tuple[wire.Reply, bytes]:
-        """Run one batch. Raises WorkerLost when the process dies first."""
+    async def call(
+        self, call: wire.Call, buffers: Sequence[wire.Buffer], begin_within_s: float | None = None
+    ) -> tuple[wire.Reply, bytes]:
+        """Run one batch, unless that has to wait for longer. Raises WorkerLost when the process dies first."""
         if self.lost.done():
             raise WorkerLost
-        if buffers and self._memory is not None and self._memory.put(buffers):
-            call, buffers = wire.Call(call.program, call.tensors, shared=True), ()
-        self._transport.writelines(wire.pack(call, buffers))
+        begin_by_s = None if begin_within_s is None else time.monotonic() + begin_within_s
+        start = self._memory.put(buffers) if buffers and self._memory is not None else None
+        sent = wire.Call(call.program, call.tensors, start, begin_by_s)
+        self._transport.writelines(wire.pack(sent, buffers if start is None else ()))
         return await self._answer()
 
     def kill(self) -> None:
@@ -153,24 +159,28 @@ class Worker(asyncio.Protocol):
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(WorkerLost())
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(WorkerLost())
+        self._waiters.clear()
         if not self.lost.done():
             self.lost.set_result(None)
 
     async def _answer(self) -> tuple[wire.Reply, bytes]:
-        self._waiter = self._loop.create_future()
         if self.lost.done():
             raise WorkerLost
+        waiter: asyncio.Future[tuple[wire.Reply, bytes]] = self._loop.create_future()
+        self._waiters.append(waiter)
         self._deliver()
-        return await self._waiter
+        return await waiter
 
     def _deliver(self) -> None:
-        frame = wire.cut(self._buffer)
-        if frame is not None and self._waiter is not None and not self._waiter.done():
+        while self._waiters and (frame := wire.cut(self._buffer)) is not None:
             head, body, end = frame
             del self._buffer[:end]
-            self._waiter.set_result((_decode_reply(head), body))
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result((_decode_reply(head), body))
 
 
 class Pool:

@@ -61,7 +61,11 @@ class Profile:
 
     def bound_s(self, size: int) -> float:
         """Return the seconds that a batch of `size` rows should stay under."""
-        return self._between(self._mean, size) + 2.0 * self._between(self._deviation, size)
+        return self._between(self._mean, size) + self.spread_s(size)
+
+    def spread_s(self, size: int) -> float:
+        """Return how far from what is expected most batches of `size` rows end."""
+        return 2.0 * self._between(self._deviation, size)
 
     def largest_within(self, budget_s: float, limit: int) -> int:
         """Return the largest batch, at most `limit`, whose bound fits `budget_s`; 0 when none does."""
@@ -88,7 +92,7 @@ class Profile:
         """Take in that this has less to do than `other`, which was measured later: it takes no longer now."""
         for i, size in enumerate(self._sizes):
             self._mean[i] = min(self._mean[i], other.latency_s(size))
-            self._deviation[i] = min(self._deviation[i], (other.bound_s(size) - other.latency_s(size)) / 2.0)
+            self._deviation[i] = min(self._deviation[i], other.spread_s(size) / 2.0)
         self._keep_at_hand()
 
     def _keep_at_hand(self) -> None:

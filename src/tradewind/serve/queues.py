@@ -60,6 +60,8 @@ class Queues:
 
     def __init__(self, terms: Terms, now: float) -> None:
         self.lanes: dict[str, Lane] = {}
+        self.ahead_s = 0.0
+        """How long before a worker may be idle its next batch is sent to it."""
         self._terms = terms
         self._guarantee = Guarantee(terms.shares, terms.slo_s)
         self._credits = self._guarantee.opening(now)
@@ -164,15 +166,22 @@ class Queues:
                 return min(waiting, key=lambda lane: lane.queues[c][0].due_s)
         return None
 
-    def take_batch(self, lane: Lane, num_workers: int, now: float) -> Batch:
-        """Take the next batch out, at the level that clears the queue, and what can no longer be in time."""
+    def is_worth_a_batch(self, lane: Lane) -> bool:
+        """Whether a batch of what waits would hardly do more a second if it were larger."""
+        return sum(lane.rows) >= batching.worth_rows(lane.cheapest.profile)
+
+    def take_batch(self, lane: Lane, num_workers: int, now: float, start_s: float) -> Batch:
+        """Take the next batch out, to begin at `start_s`, and what can no longer be in time.
+
+        It is of the level that clears the queue.
+        """
         for flow in lane.flows:
             flow.settle(now)
         queue = lane.in_order(self._order)
-        level = self._level(lane, queue, num_workers, now)
+        level = self._level(lane, queue, num_workers, start_s)
         riders = queue if level == 0 else [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
-        choice = batching.choose(riders, now, profile, self._room(lane, profile, queue))
+        choice = batching.choose(riders, start_s, profile, self._room(lane, profile, queue))
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
         if batch.late:
@@ -221,9 +230,9 @@ class Queues:
         if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in above):
             lane.room, lane.shared = cheapest.max_batch, False
             return profile.max_batch
-        patience_s = self._patience_s(lane)
+        patience_s = self._patience_s(lane) - self.ahead_s
         lane.room = batching.shared_rows(cheapest, patience_s)
-        lane.shared = 2.0 * cheapest.bound_s(lane.room) <= patience_s
+        lane.shared = batching.two_s(cheapest, lane.room) <= patience_s
         return lane.room if profile is cheapest else batching.shared_rows(profile, patience_s)
 
     def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:

@@ -1,7 +1,6 @@
 """Tensors as bytes, on the worker's side: torch in, torch out, no copy on the way in."""
 
 import math
-import mmap
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -26,7 +25,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def to_torch(specs: Sequence[TensorSpec], body: bytearray | mmap.mmap) -> dict[str, torch.Tensor]:
+def to_torch(specs: Sequence[TensorSpec], body: bytearray | memoryview) -> dict[str, torch.Tensor]:
     """Return tensors that share memory with `body`, by name."""
     tensors = {}
     for spec, view in zip(specs, views(specs, body), strict=True):

@@ -1,7 +1,6 @@
 """Frames between the front process and its model workers: a JSON header and raw tensor bytes, no pickle."""
 
 import math
-import mmap
 import socket
 import struct
 from collections.abc import Sequence
@@ -111,11 +110,13 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Front to worker: run `program` on the tensors in the body, or in the memory that both share."""
+    """Front to worker: run `program` on the tensors in the body, or from `start` on in the memory that both share."""
 
     program: str
     tensors: tuple[TensorSpec, ...]
-    shared: bool = False
+    start: int | None = None
+    begin_by_s: float | None = None
+    """By the clock that all processes of a machine share (`time.monotonic`): later, it is not run."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -137,17 +138,21 @@ class Nan(msgspec.Struct, frozen=True, array_like=True):
     rows: tuple[int, ...]
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reply(msgspec.Struct, omit_defaults=True):
     """Worker to front: tensors, or the error that the program raised; once, at the start, what it has loaded."""
 
     tensors: tuple[TensorSpec, ...] = ()
     error: str | None = None
     nan: Nan | None = None
     """Nothing was run, for this."""
+    late: bool = False
+    """Nothing was run: it was too late to begin."""
     ready: Description | None = None
     due: int = 0
     """Searches that wait to be done again exactly, when there is time."""
     finding: Finding | None = None
+    ended_s: float | None = None
+    """When the run had ended, by that clock."""
 
 
 def nbytes_of(buffer: Buffer) -> int:
@@ -162,7 +167,7 @@ def pack(header: msgspec.Struct, buffers: Sequence[Buffer] = ()) -> list[Buffer]
     return [LENGTHS.pack(len(head), size) + head, *buffers]
 
 
-def views(specs: Sequence[TensorSpec], body: Buffer | mmap.mmap) -> list[memoryview]:
+def views(specs: Sequence[TensorSpec], body: Buffer) -> list[memoryview]:
     """Cut `body` into one view per tensor."""
     view, start, cut = memoryview(body), 0, []
     for spec in specs:

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -137,21 +137,31 @@ def _answer(sock: socket.socket, runners: Mapping[str, Runner], memory: Shared |
             if call.program == wire.AUDIT:
                 wire.send(sock, _audited(audit))
                 continue
-            body = memory.buffer if call.shared and memory is not None else frame[1]
-            tensors = to_torch(call.tensors, body)
-            if (nan := nan_in(tensors)) is not None:
-                wire.send(sock, wire.Reply(nan=nan))
-                continue
-            result = runners[call.program].run(tensors)
-            specs, buffers = from_torch(result)
+            body = frame[1] if call.start is None or memory is None else memory.at(call.start)
+            reply, buffers = _run(runners[call.program], call, body)
         except Exception as error:  # noqa: BLE001 - the client sees it, as the answer to its request
             if is_lost(error):  # whoever takes this worker's place runs the batch again
                 log.error("device lost", pid=os.getpid(), error=_first_line(error))
                 return ExitCode.FAILED
-            wire.send(sock, wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"))
-            continue
-        wire.send(sock, wire.Reply(tensors=specs, due=0 if audit is None else audit.due()), buffers)
+            reply, buffers = wire.Reply(error=f"{type(error).__name__}: {_first_line(error)}"), []
+        reply.due = 0 if audit is None else audit.due()
+        reply.ended_s = time.monotonic()
+        wire.send(sock, reply, buffers)
     return ExitCode.OK
+
+
+def _run(
+    runner: Runner, call: wire.Call, body: bytearray | memoryview
+) -> tuple[wire.Reply, Sequence[wire.Buffer]]:
+    """Run a program on the tensors in `body`, where it is not too late for that and none holds NaN."""
+    if call.begin_by_s is not None and time.monotonic() > call.begin_by_s:
+        return wire.Reply(late=True), []
+    tensors = to_torch(call.tensors, body)
+    nan = nan_in(tensors)
+    if nan is not None:
+        return wire.Reply(nan=nan), []
+    specs, buffers = from_torch(runner.run(tensors))
+    return wire.Reply(tensors=specs), buffers
 
 
 def _audited(audit: Audit | None) -> wire.Reply:

@@ -1,0 +1,65 @@
+"""A batch is sent to a worker before it is idle: it never waits for the front process, and nothing is lost by it."""
+
+from tests.serve.simulated import Ask, Simulation, capacity, in_time, linear, steady
+from tradewind.serve.queues import Terms
+
+COST = linear(0.002, 0.0005)
+CAPACITY = capacity(COST, 16)
+TERMS = Terms(slo_s=0.05)
+HEARD_S = 0.003
+
+
+def test_a_worker_does_not_wait_until_its_answer_was_heard_of():
+    """Full batches take 10 ms, and each is heard of 3 ms later: a quarter of the capacity, if it had to wait for that."""
+    asks = steady(2 * CAPACITY, 4)
+    outcomes = Simulation({"full": COST}, terms=TERMS, heard_after_s=HEARD_S).run(asks)
+    assert sum(o.in_time for o in outcomes) / 4 > 0.95 * CAPACITY
+
+
+def test_what_is_promised_is_kept_by_those_that_wait_at_a_worker():
+    """Whoever is let in is answered in time, at any load."""
+    for load in (0.5, 0.9, 1.2, 3.0):
+        outcomes = Simulation({"full": COST}, terms=TERMS, heard_after_s=HEARD_S).run(
+            steady(load * CAPACITY, 4)
+        )
+        admitted = [o for o in outcomes if o.status == 200]
+        assert sum(o.in_time for o in admitted) / len(admitted) > 0.999, load
+
+
+def test_few_requests_are_not_sent_ahead():
+    """A small batch would do more if it were larger: it waits in the queue for those that still come."""
+    simulation = Simulation({"full": COST}, terms=TERMS, heard_after_s=HEARD_S)
+    asks = [Ask(0.0), *(Ask(0.001 + 0.0001 * i) for i in range(5)), Ask(0.003)]
+    assert in_time(simulation.run(asks)) == 1.0
+    assert [len(jobs) for _, _, jobs in simulation.started] == [1, 6]
+
+
+def test_what_waited_at_a_worker_that_died_is_not_taken_for_the_cause():
+    """It is run again, and does not count as one of the three times after which a request is given up."""
+    simulation = Simulation({"full": COST}, max_batch=4, terms=TERMS)
+    simulation.workers[0].loses = 1
+    outcomes = simulation.run([Ask(0.0, budget_s=0.5) for _ in range(12)])
+    assert in_time(outcomes) == 1.0
+    assert [job.tries for job in simulation.jobs] == [1] + [0] * 11, "the first was alone in its batch"
+
+
+class StallsOnce:
+    """A cost with one batch, the second, that takes 80 ms."""
+
+    def __init__(self) -> None:
+        self._begun = 0
+
+    def __call__(self, rows: int) -> float:
+        self._begun += 1
+        return 0.080 if self._begun == 2 else COST(rows)
+
+
+def test_a_batch_that_would_be_late_for_all_in_it_is_not_begun():
+    """The one before it stalls: those who waited behind it are told so, and the worker is there for who comes then."""
+    simulation = Simulation({"full": COST}, max_batch=4, terms=TERMS)
+    simulation.workers[0]._costs = {"full": StallsOnce()}
+    outcomes = simulation.run([*(Ask(0.0) for _ in range(9)), *(Ask(0.09) for _ in range(3))])
+    assert [o.status for o in outcomes] == [200] * 5 + [429] * 4 + [200] * 3
+    assert [o.in_time for o in outcomes] == [True] + [False] * 8 + [True] * 3
+    assert [len(jobs) for _, _, jobs in simulation.started[:2]] == [1, 4]
+    assert sum(len(jobs) for _, _, jobs in simulation.started) == 8
