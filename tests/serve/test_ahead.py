@@ -43,6 +43,17 @@ def test_what_waited_at_a_worker_that_died_is_not_taken_for_the_cause():
     assert [job.tries for job in simulation.jobs] == [1] + [0] * 11, "the first was alone in its batch"
 
 
+def test_what_could_be_answered_better_is_not_sent_ahead():
+    """With cheaper levels whatever waits longer is answered worse: batches begin when the one before was heard of."""
+    levels = {"full": COST, "cheap": linear(0.001, 0.0002)}
+    simulation = Simulation(levels, terms=TERMS, heard_after_s=HEARD_S)
+    simulation.run(steady(2 * CAPACITY, 0.07))
+    ends = [at + [*levels.values()][level](len(jobs)) for at, level, jobs in simulation.started]
+    begins = [at for at, _, _ in simulation.started]
+    assert len(begins) > 5
+    assert all(later - ended > HEARD_S - 1e-9 for ended, later in zip(ends, begins[1:], strict=False))
+
+
 class StallsOnce:
     """A cost with one batch, the second, that takes 80 ms."""
 

@@ -84,7 +84,7 @@ def test_a_request_larger_than_what_fits_runs_alone():
 
 @pytest.mark.parametrize(
     ("fixed_s", "patience_s", "rows"),
-    [(0.0, 1.0, 16), (0.0, 0.0209, 8), (0.0, 0.0001, 1), (0.001, 0.0001, 9), (0.1, 0.0001, 16)],
+    [(0.0, 1.0, 16), (0.0, 0.0193, 8), (0.0, 0.0001, 1), (0.001, 0.0001, 9), (0.1, 0.0001, 16)],
     ids=["patient", "two-of-eight", "impatient", "worth-it", "all-that-is-worth-it"],
 )
 def test_shared_batches_fit_twice_into_a_requests_patience(fixed_s, patience_s, rows):

@@ -70,7 +70,7 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
         peers, late = _without(peers, hurried), late + hurried
 
 
-def shared_rows(profile: Profile, patience_s: float) -> int:
+def shared_rows(profile: Profile, patience_s: float, *, ahead: bool = False) -> int:
     """Return how large batches may be that several want to be in.
 
     Two of them fit into a request's patience, so that whoever comes while one runs can be in the next, whenever
@@ -78,17 +78,16 @@ def shared_rows(profile: Profile, patience_s: float) -> int:
     same where the model would do noticeably less in such batches.
     """
     sizes = range(1, profile.max_batch + 1)
-    return max(
-        worth_rows(profile), bisect.bisect_right(sizes, patience_s, key=lambda rows: two_s(profile, rows))
-    )
+    fitting = bisect.bisect_right(sizes, patience_s, key=lambda rows: two_s(profile, rows, ahead=ahead))
+    return max(worth_rows(profile), fitting)
 
 
-def two_s(profile: Profile, rows: int) -> float:
+def two_s(profile: Profile, rows: int, *, ahead: bool) -> float:
     """Return how long a request may wait that has just missed a batch, and is in the next: each of so many rows.
 
-    The first may be sent ahead by as much as the one before it may end sooner than expected.
+    The first may be sent `ahead`, by as much as the one before it may end sooner than expected.
     """
-    return 2.0 * profile.bound_s(rows) + profile.spread_s(rows)
+    return 2.0 * profile.bound_s(rows) + (profile.spread_s(rows) if ahead else 0.0)
 
 
 def worth_rows(profile: Profile) -> int:

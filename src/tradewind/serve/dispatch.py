@@ -234,7 +234,7 @@ class Dispatcher:
         if not self._busy:
             return None
         worker, busy = min(self._busy.items(), key=lambda item: item[1].idle_s)
-        return worker if self._ahead_s(busy) <= now and self._queues.is_worth_a_batch(lane) else None
+        return worker if self._ahead_s(busy) <= now and self._queues.is_worth_sending(lane) else None
 
     def _ahead_s(self, busy: Busy) -> float:
         """Return when to send a worker its next batch, to have it there when it is idle."""
@@ -297,7 +297,7 @@ class Dispatcher:
 
     def _next_ahead_s(self) -> float:
         lane, now = self._queues.most_urgent(), self._clock()
-        if lane is None or not self._queues.is_worth_a_batch(lane):
+        if lane is None or not self._queues.is_worth_sending(lane):
             return math.inf
         return min(
             [at_s for busy in self._busy.values() if (at_s := self._ahead_s(busy)) > now], default=math.inf

@@ -80,6 +80,8 @@ class Lane:
         self.shared = False
         """Several want to be in each batch, and two batches of `room` rows fit into a request's patience."""
         self.measured_s = 0.0
+        self.sends_ahead = len(self.levels) == 1
+        """A batch may be sent before the worker is idle. Where there are cheaper levels, what waits longer is answered worse."""
 
     def due_s(self, deadline_s: float, now: float) -> float:
         """Return when the batch of a request that comes now has to have ended."""

@@ -166,9 +166,9 @@ class Queues:
                 return min(waiting, key=lambda lane: lane.queues[c][0].due_s)
         return None
 
-    def is_worth_a_batch(self, lane: Lane) -> bool:
-        """Whether a batch of what waits would hardly do more a second if it were larger."""
-        return sum(lane.rows) >= batching.worth_rows(lane.cheapest.profile)
+    def is_worth_sending(self, lane: Lane) -> bool:
+        """Whether to send a batch of what waits ahead: it would hardly do more a second if it were larger."""
+        return lane.sends_ahead and sum(lane.rows) >= batching.worth_rows(lane.cheapest.profile)
 
     def take_batch(self, lane: Lane, num_workers: int, now: float, start_s: float) -> Batch:
         """Take the next batch out, to begin at `start_s`, and what can no longer be in time.
@@ -230,10 +230,11 @@ class Queues:
         if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in above):
             lane.room, lane.shared = cheapest.max_batch, False
             return profile.max_batch
-        patience_s = self._patience_s(lane) - self.ahead_s
-        lane.room = batching.shared_rows(cheapest, patience_s)
-        lane.shared = batching.two_s(cheapest, lane.room) <= patience_s
-        return lane.room if profile is cheapest else batching.shared_rows(profile, patience_s)
+        ahead = lane.sends_ahead
+        patience_s = self._patience_s(lane) - (self.ahead_s if ahead else 0.0)
+        lane.room = batching.shared_rows(cheapest, patience_s, ahead=ahead)
+        lane.shared = batching.two_s(cheapest, lane.room, ahead=ahead) <= patience_s
+        return lane.room if profile is cheapest else batching.shared_rows(profile, patience_s, ahead=ahead)
 
     def _pressure(self, lane: Lane, num_workers: int) -> levels.Pressure:
         rows_per_s = sum(flow.per_s for flow in lane.flows)
