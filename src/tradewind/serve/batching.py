@@ -7,9 +7,6 @@ from typing import NamedTuple, Protocol
 
 from tradewind.serve.profile import Profile
 
-WORTH = 0.95
-"""Share of what the model can do at best that it has to do in batches that are kept small."""
-
 
 class Waiting(Protocol):
     """What batching needs to know of a queued request."""
@@ -79,7 +76,7 @@ def shared_rows(profile: Profile, patience_s: float, *, ahead: bool = False) -> 
     """
     sizes = range(1, profile.max_batch + 1)
     fitting = bisect.bisect_right(sizes, patience_s, key=lambda rows: two_s(profile, rows, ahead=ahead))
-    return max(worth_rows(profile), fitting)
+    return max(profile.worth_rows, fitting)
 
 
 def two_s(profile: Profile, rows: int, *, ahead: bool) -> float:
@@ -88,13 +85,6 @@ def two_s(profile: Profile, rows: int, *, ahead: bool) -> float:
     The first may be sent `ahead`, by as much as the one before it may end sooner than expected.
     """
     return 2.0 * profile.bound_s(rows) + (profile.spread_s(rows) if ahead else 0.0)
-
-
-def worth_rows(profile: Profile) -> int:
-    """Return how many rows a batch needs, for the model to do nearly as much in such batches as it can at best."""
-    best = max(rows / seconds for rows, seconds in profile.points.items())
-    sizes = range(1, profile.max_batch)
-    return 1 + bisect.bisect_left(sizes, WORTH * best, key=lambda rows: rows / profile.latency_s(rows))
 
 
 def drains_in_time(queue: Queue, now: float, profile: Profile, num_workers: int = 1) -> bool:

@@ -296,9 +296,10 @@ class Dispatcher:
         self._timer = asyncio.get_running_loop().call_later(max(due_s - self._clock(), 0.0), self._on_timer)
 
     def _next_ahead_s(self) -> float:
-        lane, now = self._queues.most_urgent(), self._clock()
+        lane = self._queues.most_urgent()
         if lane is None or not self._queues.is_worth_sending(lane):
             return math.inf
+        now = self._clock()
         return min(
             [at_s for busy in self._busy.values() if (at_s := self._ahead_s(busy)) > now], default=math.inf
         )

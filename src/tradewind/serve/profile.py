@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping
 
 OUTLIER = 3.0
+WORTH = 0.95
+"""Share of what the model can do at best that it has to do in batches that are kept small, or sent ahead."""
 
 
 def batch_sizes(max_batch: int) -> list[int]:
@@ -48,6 +50,8 @@ class Profile:
         """The fastest run that was seen, of any size."""
         self.full_s = self.row_s = 0.0
         """`bound_s` of the largest batch, and what a row takes in it: asked of every request, so kept at hand."""
+        self.worth_rows = 1
+        """Rows that a batch needs for the model to do nearly as much in such batches as it can at best; kept at hand as well."""
         self._keep_at_hand()
 
     @property
@@ -98,6 +102,11 @@ class Profile:
     def _keep_at_hand(self) -> None:
         self.full_s = self.bound_s(self.max_batch)
         self.row_s = self.latency_s(self.max_batch) / self.max_batch
+        best = max([rows / mean for rows, mean in zip(self._sizes, self._mean, strict=True)])
+        sizes = range(1, self.max_batch)
+        self.worth_rows = 1 + bisect.bisect_left(
+            sizes, WORTH * best, key=lambda rows: rows / self.latency_s(rows)
+        )
 
     def _between(self, levels: list[float], size: int) -> float:
         if size > self.max_batch:

@@ -168,7 +168,7 @@ class Queues:
 
     def is_worth_sending(self, lane: Lane) -> bool:
         """Whether to send a batch of what waits ahead: it would hardly do more a second if it were larger."""
-        return lane.sends_ahead and sum(lane.rows) >= batching.worth_rows(lane.cheapest.profile)
+        return lane.sends_ahead and sum(lane.rows) >= lane.cheapest.profile.worth_rows
 
     def take_batch(self, lane: Lane, num_workers: int, now: float, start_s: float) -> Batch:
         """Take the next batch out, to begin at `start_s`, and what can no longer be in time.
