@@ -12,8 +12,11 @@ HEARD_S = 0.003
 def test_a_worker_does_not_wait_until_its_answer_was_heard_of():
     """Full batches take 10 ms, and each is heard of 3 ms later: a quarter of the capacity, if it had to wait for that."""
     asks = steady(2 * CAPACITY, 4)
-    outcomes = Simulation({"full": COST}, terms=TERMS, heard_after_s=HEARD_S).run(asks)
+    simulation = Simulation({"full": COST}, terms=TERMS, heard_after_s=HEARD_S)
+    outcomes = simulation.run(asks)
     assert sum(o.in_time for o in outcomes) / 4 > 0.95 * CAPACITY
+    learnt_s = simulation.dispatcher.profiles["full"].latency_s(16)
+    assert abs(learnt_s - COST(16)) < 1e-4, "the wait at the worker is not the batch's"
 
 
 def test_what_is_promised_is_kept_by_those_that_wait_at_a_worker():

@@ -170,3 +170,18 @@ def test_samples_are_few_small_and_cheap():
     audits.spent(0.01)
     assert audits.due(10.5) is None
     assert audits.due(12.1) is not None
+
+
+@pytest.mark.parametrize(("start_s", "run", "late"), [(0.0, 2, 0), (0.01, 1, 1)])
+def test_a_batch_is_chosen_for_when_it_begins(start_s, run, late):
+    """Ten milliseconds a request: who is due in 15 is in time now, and is not in a batch that begins 10 later."""
+
+    def scenario():
+        made = queues()
+        lane = made.lanes["a"] = Lane("a", [Level("a", "a", Profile({1: 0.01, 2: 0.011}))], 3)
+        for due_s in (0.015, 0.04):
+            made.add(lane, Job(Prepared({}, 1, "key"), due_s, 0.0))
+        batch = made.take_batch(lane, 1, 0.0, start_s)
+        assert (len(batch.run), len(batch.late)) == (run, late)
+
+    in_loop(scenario)
