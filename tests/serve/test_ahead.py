@@ -1,6 +1,7 @@
 """A batch is sent to a worker before it is idle: it never waits for the front process, and nothing is lost by it."""
 
 from tests.serve.simulated import Ask, Simulation, capacity, in_time, linear, steady
+from tradewind.serve.caller import Caller
 from tradewind.serve.queues import Terms
 
 COST = linear(0.002, 0.0005)
@@ -37,6 +38,16 @@ def test_few_requests_are_not_sent_ahead():
     assert [len(jobs) for _, _, jobs in simulation.started] == [1, 6]
 
 
+def test_nothing_is_sent_behind_a_batch_that_is_overdue():
+    """It may take for ever: what is more important, and comes later, is run before what waits for it in the queue."""
+    simulation = Simulation({"full": COST}, max_batch=4, terms=Terms(shares=(0.5, 0.5), slo_s=0.5))
+    simulation.workers[0]._costs = {"full": StallsOnce(1)}
+    low = [Ask(0.05 + 0.001 * i, budget_s=0.5, caller=Caller("t", 1)) for i in range(4)]
+    high = [Ask(0.07 + 0.001 * i, budget_s=0.5, caller=Caller("t", 0)) for i in range(4)]
+    assert in_time(simulation.run([Ask(0.0, budget_s=0.5), *low, *high])) == 1.0
+    assert [[job.rank for job in jobs] for _, _, jobs in simulation.started[:2]] == [[0], [0, 0, 0, 0]]
+
+
 def test_what_waited_at_a_worker_that_died_is_not_taken_for_the_cause():
     """It is run again, and does not count as one of the three times after which a request is given up."""
     simulation = Simulation({"full": COST}, max_batch=4, terms=TERMS)
@@ -58,14 +69,14 @@ def test_what_could_be_answered_better_is_not_sent_ahead():
 
 
 class StallsOnce:
-    """A cost with one batch, the second, that takes 80 ms."""
+    """A cost with one batch that takes 80 ms: the second, or another."""
 
-    def __init__(self) -> None:
-        self._begun = 0
+    def __init__(self, number: int = 2) -> None:
+        self._begun, self._number = 0, number
 
     def __call__(self, rows: int) -> float:
         self._begun += 1
-        return 0.080 if self._begun == 2 else COST(rows)
+        return 0.080 if self._begun == self._number else COST(rows)
 
 
 def test_a_batch_that_would_be_late_for_all_in_it_is_not_begun():

@@ -11,6 +11,7 @@ SECOND = Sent(seconds=0.010, spread_s=0.001, hang_s=6.0, jobs=2, rows=(0, 2))
 def test_a_worker_may_be_idle_as_soon_as_its_only_batch_may_have_ended():
     busy = Busy(FIRST, 1.0)
     assert (busy.until_s, busy.idle_s) == (1.04, 1.04 - 0.004)
+    assert busy.overdue_s == 1.0 + 0.040 + 0.004
     busy.add(SECOND, 1.03)
     assert busy.idle_s == math.inf, "one is there already"
     assert busy.until_s == 1.04 + 0.010

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import signal
 import sys
 
 import numpy as np
@@ -105,3 +106,34 @@ def test_batches_of_any_size_arrive(echo):
 
     sums = [value * columns for value, columns in enumerate(sizes, start=1)]
     assert asyncio.run(scenario()) == [[float(total), 3.0] for total in sums]
+
+
+def test_a_batch_waits_at_its_worker_while_another_runs(echo):
+    """Both are there at once, and each gets its own answer; one that may not wait so long is not run."""
+
+    async def scenario() -> None:
+        pool = Pool(echo, 1, 0, lambda: None)
+        try:
+            await pool.start()
+            worker = pool.take()
+            assert worker is not None
+            spec = wire.TensorSpec("x", "FP32", (1, 1000))
+            full = [np.full(1000, value, np.float32).tobytes() for value in (1, 2, 3, 4)]
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            calls = [
+                asyncio.ensure_future(worker.call(wire.Call("Echo", (spec,)), [data], within_s))
+                for data, within_s in zip(full[:2], (None, 600.0), strict=True)
+            ]
+            await asyncio.sleep(0)
+            os.kill(worker.process.pid, signal.SIGCONT)
+            answers = await asyncio.gather(*calls)
+            assert [np.frombuffer(body, np.float32)[0] for _, body in answers] == [1000.0, 2000.0]
+            assert all(reply.ended_s is not None and not reply.late for reply, _ in answers)
+            late, body = await worker.call(wire.Call("Echo", (spec,)), [full[2]], -1.0)
+            assert (late.late, late.tensors, body) == (True, (), b"")
+            _, body = await worker.call(wire.Call("Echo", (spec,)), [full[3]])
+            assert np.frombuffer(body, np.float32).tolist() == [4000.0, 1000.0]
+        finally:
+            await pool.close()
+
+    asyncio.run(scenario())

@@ -45,6 +45,11 @@ class Busy:
             return math.inf
         return self.until_s - self.sent[0].spread_s
 
+    @property
+    def overdue_s(self) -> float:
+        """When the first has taken longer than it should: nobody knows then how long it still takes."""
+        return self.began_s + self.sent[0].seconds + self.sent[0].spread_s
+
     def add(self, sent: Sent, now: float) -> None:
         """One more waits behind the first."""
         self.sent.append(sent)

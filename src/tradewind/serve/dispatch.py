@@ -230,11 +230,14 @@ class Dispatcher:
         self._tell_if_empty()
 
     def _soon_idle(self, lane: Lane, now: float) -> Worker | None:
-        """Return a busy worker that would be idle before this process had heard of it, if this lane has enough for it."""
-        if not self._busy:
+        """Return a busy worker that would be idle before this process had heard of it, if this lane has enough for it.
+
+        Not one that should be idle already: it may be stopped, and the more important may come meanwhile.
+        """
+        if not self._busy or not self._queues.is_worth_sending(lane):
             return None
         worker, busy = min(self._busy.items(), key=lambda item: item[1].idle_s)
-        return worker if self._ahead_s(busy) <= now and self._queues.is_worth_sending(lane) else None
+        return worker if self._ahead_s(busy) <= now <= busy.overdue_s else None
 
     def _ahead_s(self, busy: Busy) -> float:
         """Return when to send a worker its next batch, to have it there when it is idle."""
