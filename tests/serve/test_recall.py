@@ -31,7 +31,7 @@ class Auditing(VirtualWorker):
         self.audited_at: list[float] = []
         self.dies = False
 
-    async def call(self, call, buffers):
+    async def call(self, call, buffers, begin_within_s=None):
         if call.program == wire.AUDIT:
             self.audited_at.append(asyncio.get_running_loop().time())
             await asyncio.sleep(0.002)
@@ -39,7 +39,7 @@ class Auditing(VirtualWorker):
                 raise WorkerLost
             self.waiting -= 1
             return wire.Reply(due=self.waiting, finding=self.findings.pop(0)), b""
-        reply, body = await super().call(call, buffers)
+        reply, body = await super().call(call, buffers, begin_within_s)
         self.waiting += 1
         return msgspec.structs.replace(reply, due=self.waiting), body
 

@@ -2,11 +2,12 @@
 
 import copy
 import datetime
+import http
 import itertools
 from collections.abc import Callable
 from typing import Any
 
-from tests.services.kube_api import Object
+from tests.services.kube_api import ApiError, Object
 from tests.services.kubernetes import HOLD, ControlPlane
 
 Step = Callable[["Scene"], None]
@@ -121,9 +122,16 @@ class Scene:
         self.api.wait(path, lambda events: any(each["reason"] in reasons for each in events))
 
     def say(self, pod: Object, status: Object) -> None:
-        """Report a pod's status, as the kubelet of its node does."""
+        """Report a pod's status, as the kubelet of its node does; nothing of one that is gone.
+
+        The Job's controller deletes the others of a Job as soon as one pod has failed it.
+        """
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/status"
-        self.api.patch(path, {"status": status})
+        try:
+            self.api.patch(path, {"status": status})
+        except ApiError as error:
+            if error.status != http.HTTPStatus.NOT_FOUND:
+                raise
 
     def tell(self, pod: Object, reason: str, message: str) -> None:
         """Write an event about a pod, as the kubelet of its node does."""
