@@ -119,9 +119,10 @@ def test_a_request_is_refused_unread_where_a_whole_batch_waits_before_it(monkeyp
         row = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}'
         requests = [inference(row, x_deadline_ms="60000") for _ in range(waiting)]
         hurried = inference(b"{", x_deadline_ms="1")
-        for request in (*requests, hurried):
+        for request in requests:
             request.arrived_s = now
         answers = [app.answer(request) for request in requests]
+        hurried.arrived_s = time.monotonic()
         refused = app.answer(hurried)
         assert isinstance(refused, Response)
         assert (refused.status, refused is NO_TIME) == ((429, True) if unread else (400, False))
