@@ -1,6 +1,11 @@
 """A batch is sent to a worker before it is idle: it never waits for the front process, and nothing is lost by it."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.serve.simulated import Ask, Simulation, capacity, in_time, linear, steady
+from tests.serve.test_overload import TERMS as CLASSES
+from tests.serve.test_overload import asks
 from tradewind.serve.caller import Caller
 from tradewind.serve.queues import Terms
 
@@ -66,6 +71,24 @@ def test_what_could_be_answered_better_is_not_sent_ahead():
     begins = [at for at, _, _ in simulation.started]
     assert len(begins) > 5
     assert all(later - ended > HEARD_S - 1e-9 for ended, later in zip(ends, begins[1:], strict=False))
+
+
+@settings(max_examples=40, deadline=None)
+@given(asks, st.integers(1, 3), st.floats(0.3, 4.0), st.integers(0, 3))
+def test_whatever_is_sent_ahead_has_one_end_and_is_not_begun_in_vain(asks, num_workers, slow_down, loses):
+    """One answer each, whatever is wrong with the profile; no batch is begun that is late for all in it."""
+    simulation = Simulation(
+        {"full": COST}, max_batch=8, num_workers=num_workers, terms=CLASSES, slow_down=slow_down
+    )
+    simulation.workers[0].loses = loses
+    outcomes = simulation.run(
+        [a._replace(floor=None, leaves_s=a.leaves_s and a.at_s + a.leaves_s) for a in asks]
+    )
+    assert len(outcomes) == len(asks)
+    assert {o.status for o in outcomes} <= {200, 422, 429, 499, 503}
+    assert simulation.dispatcher.in_flight == 0
+    for begun_s, _, started in simulation.started:
+        assert any(job.must_run or begun_s <= job.deadline_s + 1e-9 for job in started)
 
 
 class StallsOnce:

@@ -316,9 +316,8 @@ class Dispatcher:
         for caller, own in by_caller(batch).items():
             of_class[caller.priority] += rows_of(own)
         profile, rows = lane.levels[number].profile, sum(of_class)
-        seconds, bound_s = profile.latency_s(rows), profile.bound_s(rows)
-        hang_s = HANG_S + HANG_BATCHES * bound_s
-        sent = Sent(seconds, bound_s - seconds, hang_s, len(batch), tuple(of_class))
+        seconds, hang_s = profile.latency_s(rows), HANG_S + HANG_BATCHES * profile.bound_s(rows)
+        sent = Sent(seconds, profile.spread_s(rows), hang_s, len(batch), tuple(of_class))
         self._put_to_work(worker, sent, now)
         self._queues.charge(of_class, seconds)
         self._spawn(self._run(lane, number, worker, batch, sent, now))
