@@ -13,6 +13,8 @@ COST = linear(0.002, 0.0005)
 CAPACITY = capacity(COST, 16)
 TERMS = Terms(slo_s=0.05)
 HEARD_S = 0.003
+LONG = linear(0.0005, 0.004)
+"""Two rows make a batch that is worth sending ahead, and eight take most of a budget."""
 
 
 def test_a_worker_does_not_wait_until_its_answer_was_heard_of():
@@ -78,7 +80,7 @@ def test_what_could_be_answered_better_is_not_sent_ahead():
 def test_whatever_is_sent_ahead_has_one_end_and_is_not_begun_in_vain(asks, num_workers, slow_down, loses):
     """One answer each, whatever is wrong with the profile; no batch is begun that is late for all in it."""
     simulation = Simulation(
-        {"full": COST}, max_batch=8, num_workers=num_workers, terms=CLASSES, slow_down=slow_down
+        {"full": LONG}, max_batch=8, num_workers=num_workers, terms=CLASSES, slow_down=slow_down
     )
     simulation.workers[0].loses = loses
     outcomes = simulation.run(
