@@ -346,7 +346,8 @@ class Dispatcher:
             if busy.lose() is sent:
                 self._retry(lane, batch)
             else:
-                self._requeue(lane, batch)
+                for job in batch:
+                    self._requeue(lane, job)
             self._released(worker, sent, self._clock())
             return
         finally:
@@ -355,22 +356,28 @@ class Dispatcher:
         start = max(now, busy.began_s)  # it may have waited there behind another
         ended_s = max(self._ended_s(reply), start)
         self._idle.note(worker, reply.due, start)
-        error = reply.error or misfit(batch, reply)
-        is_answered = not reply.late and reply.nan is None and error is None
+        if self._is_unanswered(lane, batch, reply, ended_s):
+            self._released(worker, sent, ended_s)
+            return
+        lane.observe(number, rows_of(batch), ended_s - start)
+        lane.measured_s = ended_s
+        self._released(worker, sent, ended_s)  # it runs its next batch while this one's answers are written
+        self._settle(lane, number, batch, split(batch, reply, body), start, ended_s - start)
+
+    def _is_unanswered(self, lane: Lane, batch: list[Job], reply: Reply, now: float) -> bool:
+        """Whether a worker has no answers to a batch; its requests are told so then, or run again."""
         if reply.late:
             for job in batch:
                 if not job.future.done():
-                    self._give_up(lane, job, "late", ended_s)
-        elif reply.nan is not None:
+                    self._give_up(lane, job, "late", now)
+            return True
+        if reply.nan is not None:
             self._refuse_nan(lane, batch, reply.nan)
-        elif error is not None:
+            return True
+        error = reply.error or misfit(batch, reply)
+        if error is not None:
             self._fail(lane, batch, error)
-        else:
-            lane.observe(number, rows_of(batch), ended_s - start)
-            lane.measured_s = ended_s
-        self._released(worker, sent, ended_s)  # it runs its next batch while this one's answers are written
-        if is_answered:
-            self._settle(lane, number, batch, split(batch, reply, body), start, ended_s - start)
+        return error is not None
 
     def _ended_s(self, reply: Reply) -> float:
         """Return when a run ended, and learn how late that is heard of."""
@@ -429,7 +436,7 @@ class Dispatcher:
             if its_own:
                 job.fail(error)
             else:
-                self._requeue(lane, [job])
+                self._requeue(lane, job)
 
     def _fail(self, lane: Lane, batch: list[Job], error: str) -> None:
         """One bad request must not fail its neighbours: each of a failed batch is tried once by itself."""
@@ -438,7 +445,7 @@ class Dispatcher:
             return
         for job in batch:
             job.run_alone()
-        self._requeue(lane, batch)
+            self._requeue(lane, job)
 
     def _retry(self, lane: Lane, batch: list[Job]) -> None:
         self._metrics.retried.labels(lane.name).inc(len(batch))
@@ -449,12 +456,11 @@ class Dispatcher:
                 continue
             if job.tries > 1:
                 job.run_alone()  # so that it takes no others with it
-            self._requeue(lane, [job])
+            self._requeue(lane, job)
 
-    def _requeue(self, lane: Lane, jobs: list[Job]) -> None:
-        for job in jobs:
-            if not job.future.done():
-                self._queues.add(lane, job)
+    def _requeue(self, lane: Lane, job: Job) -> None:
+        if not job.future.done():
+            self._queues.add(lane, job)
 
 
 def _begin_within_s(batch: Sequence[Job], sent: Sent, now: float) -> float | None:
