@@ -102,14 +102,17 @@ class Finished:
         return {e.rank or 0: e.data["pid"] for e in self.of("worker_started") if e.attempt == attempt}
 
     def committed(self) -> dict[int, list[int]]:
-        """Samples of each step as last computed, which is the time that counts."""
+        """Samples of each step as last computed, which is the time that counts.
+
+        By the ranks of that time alone: a step that three ranks took may be taken again by one.
+        """
         rows: dict[int, dict[int, tuple[int, list[int]]]] = {}
         for path in sorted(self.out.glob("samples.*"), key=lambda path: path.stat().st_mtime_ns):
             for line in path.read_text().splitlines():
                 step, world, rank, *samples = map(int, line.split())
                 rows.setdefault(step, {})[rank] = (world, samples)
         return {
-            step: sorted(sample for _, samples in by_rank.values() for sample in samples)
+            step: sorted(s for world, samples in by_rank.values() if world == by_rank[0][0] for s in samples)
             for step, by_rank in sorted(rows.items())
         }
 
