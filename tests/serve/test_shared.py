@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tradewind.serve import shared, wire
+from tradewind.serve.arrays import to_arrays
 from tradewind.serve.execution import Pool, WorkerOptions
 from tradewind.serve.shared import SHARED_BYTES, Shared
-from tradewind.serve.tensors import to_torch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is none elsewhere")
 
@@ -49,12 +49,12 @@ def pair() -> tuple[Shared, Shared]:
 
 
 def test_what_is_put_is_there_for_the_other():
-    """As many buffers as there are, of any kind, one behind the other; tensors lie there and are not copied."""
+    """As many buffers as there are, of any kind, one behind the other; arrays lie there and are not copied."""
     ours, theirs = pair()
     x, y = np.arange(6, dtype=np.float32), np.arange(3, dtype=np.int64)
     first = ours.put([x.tobytes(), memoryview(y), bytearray(b"\1\0")])
     specs = [wire.TensorSpec("x", "FP32", (2, 3)), wire.TensorSpec("y", "INT64", (3,))]
-    found = to_torch([*specs, wire.TensorSpec("z", "BOOL", (2,))], theirs.at(first))
+    found = to_arrays([*specs, wire.TensorSpec("z", "BOOL", (2,))], theirs.at(first))
     assert found["x"].tolist() == x.reshape(2, 3).tolist()
     assert found["y"].tolist() == [0, 1, 2]
     assert found["z"].tolist() == [True, False]

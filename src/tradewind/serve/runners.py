@@ -12,6 +12,7 @@ from tradewind.models.program import Program
 from tradewind.retrieve import Filter, build
 from tradewind.retrieve.attributes import Attributes
 from tradewind.serve import wire
+from tradewind.serve.arrays import Answer, Arrays
 from tradewind.serve.attributes import attributes_of, shared_out, typical
 from tradewind.serve.catalogue import Settings, settings_of
 from tradewind.serve.device import Backend, OnDevice
@@ -21,6 +22,7 @@ from tradewind.serve.pipeline import Recommender
 from tradewind.serve.profile import batch_sizes, measure
 from tradewind.serve.programs import Programs
 from tradewind.serve.samples import randomly, zeros
+from tradewind.serve.tensors import from_torch, to_torch
 from tradewind.spec import QualityLevel
 
 Tensors = dict[str, torch.Tensor]
@@ -30,7 +32,10 @@ RECOMMEND = "recommend"
 class Runner(Protocol):
     """One callable that the front process may name in a call."""
 
-    def run(self, tensors: Tensors) -> Tensors: ...
+    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
+        """Run on what a call brought; return what is written in the reply."""
+        ...
+
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         """Run every batch size once to warm up and `repeats` times to measure; say what is served."""
         ...
@@ -38,6 +43,8 @@ class Runner(Protocol):
 
 class Rehearsed(Runner, Protocol):
     """A runner of a package's programs."""
+
+    def run(self, tensors: Tensors) -> Tensors: ...
 
     @property
     def uses(self) -> frozenset[str]:
@@ -96,6 +103,9 @@ class ProgramRunner:
         self._inputs = tuple(_port(t) for t in signature.inputs)
         self._outputs = tuple(_port(t) for t in signature.outputs)
         self._max_rows = _max_rows((*self._inputs, *self._outputs), max_batch)
+
+    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
+        return from_torch(self.run(to_torch(specs, arrays)))
 
     def run(self, tensors: Tensors) -> Tensors:
         result = self._module(*(tensors[p.name] for p in self._inputs))
@@ -172,6 +182,9 @@ class PipelineRunner:
     @property
     def uses(self) -> frozenset[str]:
         return self.recommender.uses
+
+    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
+        return from_torch(self.run(to_torch(specs, arrays)))
 
     def run(self, tensors: Tensors) -> Tensors:
         return self.recommender(tensors)

@@ -1,11 +1,11 @@
-"""Tensors as bytes, on the worker's side: torch in, torch out, no copy on the way in."""
+"""A worker's arrays as torch's tensors, which share memory with them, and back."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from tradewind.serve.wire import Buffer, Nan, TensorSpec, views
+from tradewind.serve.arrays import Answer, Arrays
+from tradewind.serve.wire import TensorSpec
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -25,30 +25,20 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def to_torch(specs: Sequence[TensorSpec], body: bytearray | memoryview) -> dict[str, torch.Tensor]:
-    """Return tensors that share memory with `body`, by name."""
+def to_torch(specs: Sequence[TensorSpec], arrays: Arrays) -> dict[str, torch.Tensor]:
+    """Return tensors that share memory with `arrays`, by name."""
     tensors = {}
-    for spec, view in zip(specs, views(specs, body), strict=True):
-        dtype = DTYPES[spec.dtype]
-        flat = torch.frombuffer(view, dtype=dtype) if view.nbytes else torch.empty(0, dtype=dtype)
-        tensors[spec.name] = flat.reshape(spec.shape)
+    for spec in specs:
+        tensor = torch.from_numpy(arrays[spec.name])
+        tensors[spec.name] = tensor.view(torch.bfloat16) if spec.dtype == "BF16" else tensor
     return tensors
 
 
-def nan_in(tensors: Mapping[str, torch.Tensor]) -> Nan | None:
-    """Return the first of `tensors` that holds NaN, and which rows do; None where none does, in a single pass."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and math.isnan(tensor.amax().item()):
-            rows = tensor.isnan().reshape(len(tensor) if tensor.ndim else 1, -1).any(1)
-            return Nan(name, tuple(rows.nonzero().ravel().tolist()))
-    return None
-
-
-def from_torch(tensors: Mapping[str, torch.Tensor]) -> tuple[tuple[TensorSpec, ...], list[Buffer]]:
+def from_torch(tensors: Mapping[str, torch.Tensor]) -> Answer:
     """Return what to write in a frame for `tensors`."""
     specs, buffers = [], []
     for name, tensor in tensors.items():
-        dense = tensor.detach().contiguous()
-        specs.append(TensorSpec(name, NAMES[dense.dtype], tuple(dense.shape)))
-        buffers.append(dense.reshape(-1).view(torch.uint8).numpy().tobytes())
+        specs.append(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)))
+        known = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+        buffers.append(known.numpy(force=True).tobytes())
     return tuple(specs), list(buffers)

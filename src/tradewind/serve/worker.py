@@ -19,6 +19,7 @@ from tradewind.models.artefacts import Artefacts
 from tradewind.names import ExitCode
 from tradewind.retrieve.audit import Audit
 from tradewind.serve import logs, wire
+from tradewind.serve.arrays import nan_in, to_arrays
 from tradewind.serve.cuda import Cuda
 from tradewind.serve.engines.python import PythonRunner
 from tradewind.serve.engines.reference import is_reference, split
@@ -28,7 +29,6 @@ from tradewind.serve.placement import keep_to, numbers_of
 from tradewind.serve.programs import Programs
 from tradewind.serve.runners import Runner, programs_on, recommender_of, rehearse, runners_of
 from tradewind.serve.shared import Shared
-from tradewind.serve.tensors import from_torch, nan_in, to_torch
 from tradewind.spec import QualityLevel
 
 log = structlog.get_logger()
@@ -156,11 +156,11 @@ def _run(
     """Run a program on the tensors in `body`, where it is not too late for that and none holds NaN."""
     if call.begin_by_s is not None and time.monotonic() > call.begin_by_s:
         return wire.Reply(late=True), []
-    tensors = to_torch(call.tensors, body)
-    nan = nan_in(tensors)
+    arrays = to_arrays(call.tensors, body)
+    nan = nan_in(call.tensors, arrays)
     if nan is not None:
         return wire.Reply(nan=nan), []
-    specs, buffers = from_torch(runner.run(tensors))
+    specs, buffers = runner.answer(call.tensors, arrays)
     return wire.Reply(tensors=specs), buffers
 
 

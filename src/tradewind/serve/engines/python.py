@@ -17,19 +17,18 @@ measured with, by name; zeros otherwise.
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from tradewind.errors import SpecError
 from tradewind.serve import wire
+from tradewind.serve.arrays import Answer, Array, Arrays, from_arrays
 from tradewind.serve.engines.reference import split
 from tradewind.serve.profile import batch_sizes, measure
 from tradewind.serve.protocols.values import NUMPY
 
-Tensors = dict[str, torch.Tensor]
 SAMPLE_DIMENSION = 8
 MODULE = "tradewind_served_model"
 """What the user's file is called once it is imported, so that no file hides a library."""
@@ -47,12 +46,15 @@ class PythonRunner:
         self._max_rows = max_batch if joined else 1
         self._model = cls()
 
-    def run(self, tensors: Tensors) -> Tensors:
-        # Copies: where the tensors lie comes the next batch, and a user's class may keep what it was given.
-        result = self._model(**{name: tensor.numpy().copy() for name, tensor in tensors.items()})
+    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
+        return from_arrays(self.run(arrays))
+
+    def run(self, arrays: Arrays) -> Arrays:
+        # Copies: where the arrays lie comes the next batch, and a user's class may keep what it was given.
+        result = self._model(**{name: array.copy() for name, array in arrays.items()})
         if not isinstance(result, Mapping):
             result = {self._outputs[0].name: result}
-        return {port.name: torch.from_numpy(_output(port, result)) for port in self._outputs}
+        return {port.name: _output(port, result) for port in self._outputs}
 
     def describe(self, clock: Callable[[], float], repeats: int) -> wire.Program:
         profile = measure(
@@ -62,14 +64,11 @@ class PythonRunner:
             inputs=self._inputs, outputs=self._outputs, profile_s=profile, max_rows=self._max_rows
         )
 
-    def _sample(self, rows: int) -> Tensors:
+    def _sample(self, rows: int) -> Arrays:
         if hasattr(self._model, "sample"):
             given = self._model.sample(rows)
-            return {
-                port.name: torch.from_numpy(np.asarray(given[port.name], NUMPY[port.dtype]))
-                for port in self._inputs
-            }
-        return {port.name: torch.from_numpy(_zeros(port, rows)) for port in self._inputs}
+            return {port.name: np.asarray(given[port.name], NUMPY[port.dtype]) for port in self._inputs}
+        return {port.name: _zeros(port, rows) for port in self._inputs}
 
 
 def _load(reference: str) -> type[Any]:
@@ -105,16 +104,16 @@ def _port(where: str, name: str, text: str) -> wire.Port:
     return wire.Port(name=name, dtype=match["dtype"], shape=shape, range=range_)
 
 
-def _output(port: wire.Port, result: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+def _output(port: wire.Port, result: Mapping[str, Any]) -> Array:
     if port.name not in result:
         raise ValueError(f"the model returned no {port.name!r}")
     array = np.ascontiguousarray(result[port.name], dtype=NUMPY[port.dtype])
     if array.ndim != len(port.shape):
         raise ValueError(f"the model returned {port.name!r} of shape {list(array.shape)}")
-    return array if array.flags.writeable else array.copy()
+    return array
 
 
-def _zeros(port: wire.Port, rows: int) -> np.ndarray[Any, Any]:
+def _zeros(port: wire.Port, rows: int) -> Array:
     rest = [size if size > 0 else SAMPLE_DIMENSION for size in port.shape[1:]]
     first = rows if port.shape[0] == -1 else port.shape[0]
     return np.zeros((first, *rest), NUMPY[port.dtype])
