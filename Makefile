@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
-$(FRONT): $(STAMP) setup.py $(wildcard src/tradewind/serve/*.py src/tradewind/serve/http/*.py)
+$(FRONT): $(STAMP) setup.py mypyc.ini $(wildcard src/tradewind/serve/*.py src/tradewind/serve/http/*.py)
 	@bash .ci/compile $(BIN)/python
 	touch $@
 

@@ -60,7 +60,7 @@ class Build(build_ext):
 def extensions() -> list[object]:
     from mypyc.build import mypycify
 
-    return mypycify(["--config-file", "pyproject.toml", *map(str, SOURCES)], opt_level="2", debug_level="0")
+    return mypycify(["--config-file", "mypyc.ini", *map(str, SOURCES)], opt_level="2", debug_level="0")
 
 
 if os.environ.get("TRADEWIND_COMPILE") == "1":
