@@ -52,6 +52,17 @@ def test_a_recommender_runs_whole_histories_to_be_measured(recommender):
     assert (list(about.profile_s), about.max_rows) == ([1, 2, 4], 4)
 
 
+def test_a_second_worker_is_told_what_the_first_learnt(recommender, tmp_path, monkeypatch):
+    """By what this machine keeps of the package's items."""
+    monkeypatch.setenv("TRADEWIND_HOME", str(tmp_path))
+    package = open_package(recommender)
+    for _ in range(2):
+        with capture_logs() as logs:
+            runners_of(package, 4, 20, "faiss-ivf")
+    assert [line["event"] for line in logs] == ["kept index read"]
+    assert len(list((tmp_path / "indexes").glob("*.index"))) == 1
+
+
 def test_a_package_on_a_device_answers_the_same(generic, recommender):
     """Programs that batch and those that do not; a recommender's, whose search stays on the CPU, at each width."""
     for folder, chosen in (

@@ -15,6 +15,7 @@ from tradewind.retrieve.base import (
     Exclude,
     Filters,
     Hits,
+    Learnt,
     by_filter,
     check_query,
     check_table,
@@ -57,6 +58,7 @@ class AutoIndex:
         target: float = 0.99,
         audit_share: float = 0.01,
         queries: Floats | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
         """Build over float32[N, D]; `attributes` has N rows, `queries` [Q, D] are typical ones where there are some.
 
@@ -65,7 +67,7 @@ class AutoIndex:
         table = check_table(embedding, skip)
         check_attributes(attributes, len(table))
         dead = np.arange(len(table)) < skip
-        base = building.build_base(table, ~dead, attributes, target=target, queries=queries)
+        base = building.build_base(table, ~dead, attributes, target=target, queries=queries, learnt=learnt)
         self._start(State(base, Dead.of(dead, 0), (), len(table)), target, audit_share)
         self._queries = queries
 
@@ -92,6 +94,11 @@ class AutoIndex:
     def num_items(self) -> int:
         """Rows of the table, those never returned and those deleted included."""
         return self._state.num_items
+
+    @property
+    def learnt(self) -> Learnt:
+        """The lists of the base and what they measured of themselves; nothing where all is scanned."""
+        return building.learnt_of(self._state.base)
 
     @property
     def state(self) -> State:

@@ -1,6 +1,6 @@
 """The interface of an index, and what every implementation shares."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
     Exclude = Sequence[Sequence[int] | np.ndarray] | None
     Filters = Sequence[Filter | None] | None
+    Learnt = Mapping[str, np.ndarray]
 else:
-    Exclude = Filters = object
+    Exclude = Filters = Learnt = object
 
 EMPTY = -1
 """Position that fills a row with fewer than k items; its score is -inf."""
@@ -37,6 +38,11 @@ class Index(Protocol):
     @property
     def num_items(self) -> int:
         """Rows of the table, counting the leading ones that are never returned."""
+        ...
+
+    @property
+    def learnt(self) -> Learnt:
+        """What took long to find out about the table, by name; the same index is built of that, given as `learnt=`."""
         ...
 
     def search(self, queries: "np.ndarray", k: int, exclude: Exclude = None, filters: Filters = None) -> Hits:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from tradewind.retrieve.attributes import Attributes, join
+from tradewind.retrieve.base import Learnt
 from tradewind.retrieve.columns import Mask
 from tradewind.retrieve.inverted import Inverted
 from tradewind.retrieve.measure import measure
+from tradewind.retrieve.plan import Profile
 from tradewind.retrieve.segments import Base, Chunk, Dead, State, merged
 
 Floats = npt.NDArray[np.float32]
@@ -17,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 MIN_INVERTED = 16_384
 """Below this an exact scan of all is faster than probing, or as fast."""
 _RETRAIN_SHARE = 0.5
+_PROFILE = "profile"
 
 
 def build_base(
@@ -28,12 +32,19 @@ def build_base(
     queries: Floats | None = None,
     like: Base | None = None,
     changed: int = 0,
+    learnt: Learnt | None = None,
 ) -> Base:
-    """A base over the rows that are alive; `like` lends its centroids while fewer than half of its items changed."""
+    """A base over the rows that are alive; `like` lends its centroids while fewer than half of its items changed.
+
+    What was `learnt` of the same rows is taken as it is. Raises ValueError where it does not fit them.
+    """
     positions = np.flatnonzero(alive)
     if len(positions) < MIN_INVERTED:
         return Base(vectors, attributes, None, None, 0)
     rows = vectors[positions]
+    if learnt is not None:
+        kept = msgspec.json.decode(learnt[_PROFILE].tobytes(), type=Profile)
+        return Base(vectors, attributes, Inverted.of(learnt, rows, positions), kept, 0)
     old = like.inverted if like is not None else None
     total = changed if like is None else changed + like.num_changed
     if old is not None and total < _RETRAIN_SHARE * len(positions):
@@ -42,6 +53,14 @@ def build_base(
         inverted, total = Inverted.trained(rows, positions), 0
     profile = measure(vectors, inverted, attributes, target=target, queries=queries)
     return Base(vectors, attributes, inverted, profile, total)
+
+
+def learnt_of(base: Base) -> Learnt:
+    """What `build_base` makes the same base of."""
+    if base.inverted is None or base.profile is None:
+        return {}
+    profile = np.frombuffer(msgspec.json.encode(base.profile), dtype=np.uint8)
+    return {"centroids": base.inverted.centroids, "assigned": base.inverted.assigned, _PROFILE: profile}
 
 
 def rebuilt(state: State, *, target: float, queries: Floats | None) -> tuple[Base, Dead]:

@@ -12,6 +12,7 @@ from tradewind.retrieve.base import (
     Exclude,
     Filters,
     Hits,
+    Learnt,
     by_filter,
     check_query,
     check_table,
@@ -41,6 +42,11 @@ class ExactIndex:
         self.num_items, self.dimension = table.shape
         self._skip, self._attributes = skip, attributes
         self._table = table.to(device)
+
+    @property
+    def learnt(self) -> Learnt:
+        """Nothing."""
+        return {}
 
     def search(
         self,

@@ -12,6 +12,7 @@ from tradewind.retrieve.base import (
     Exclude,
     Filters,
     Hits,
+    Learnt,
     by_filter,
     check_query,
     check_table,
@@ -20,7 +21,7 @@ from tradewind.retrieve.base import (
     without_excluded,
 )
 from tradewind.retrieve.columns import Mask
-from tradewind.retrieve.inverted import load_faiss
+from tradewind.retrieve.inverted import check_clusters, load_faiss
 from tradewind.retrieve.scan import best_of
 from tradewind.retrieve.segments import attributes_of
 
@@ -34,13 +35,22 @@ class FaissIndex:
     """`faiss.IndexFlatIP` behind the common interface."""
 
     def __init__(
-        self, embedding: npt.NDArray[Any], *, skip: int = 0, attributes: Attributes | None = None
+        self,
+        embedding: npt.NDArray[Any],
+        *,
+        skip: int = 0,
+        attributes: Attributes | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
         self._vectors = check_table(embedding, skip)
         self.num_items, self.dimension = self._vectors.shape
         self._skip, self._attributes = skip, attributes
-        self._index = self._make(self._vectors[skip:])
-        self._index.add(self._vectors[skip:])
+        self._index = self._make(self._vectors[skip:], learnt)
+
+    @property
+    def learnt(self) -> Learnt:
+        """Nothing, as it scores everything."""
+        return {}
 
     def search(
         self,
@@ -83,8 +93,10 @@ class FaissIndex:
     def _parameters(self, selector: Any, share: float, fetched: int) -> Any:
         return load_faiss().SearchParameters(sel=selector)
 
-    def _make(self, table: npt.NDArray[np.float32]) -> Any:
-        return load_faiss().IndexFlatIP(table.shape[1])
+    def _make(self, table: npt.NDArray[np.float32], learnt: Learnt | None) -> Any:
+        index = load_faiss().IndexFlatIP(table.shape[1])
+        index.add(table)
+        return index
 
 
 class FaissIVFIndex(FaissIndex):
@@ -99,24 +111,38 @@ class FaissIVFIndex(FaissIndex):
         *,
         skip: int = 0,
         attributes: Attributes | None = None,
+        learnt: Learnt | None = None,
         num_lists: int | None = None,
         num_probes: int = 16,
     ) -> None:
         self._num_lists, self._num_probes = num_lists, num_probes
-        super().__init__(embedding, skip=skip, attributes=attributes)
+        super().__init__(embedding, skip=skip, attributes=attributes, learnt=learnt)
+
+    @property
+    def learnt(self) -> Learnt:
+        """The clusters' centroids float32[L, D], and which of them each item belongs to, int64[N]."""
+        centroids = self._index.quantizer.reconstruct_n(0, self._index.nlist)
+        return {"centroids": centroids, "assigned": self._assigned}
 
     def _parameters(self, selector: Any, share: float, fetched: int) -> Any:
         probes = min(self._index.nlist, round(self._index.nprobe / share))
         return load_faiss().SearchParametersIVF(sel=selector, nprobe=probes)
 
-    def _make(self, table: npt.NDArray[np.float32]) -> Any:
+    def _make(self, table: npt.NDArray[np.float32], learnt: Learnt | None) -> Any:
         faiss = load_faiss()
         count, dimension = table.shape
         lists = self._num_lists or int(4 * count**0.5)
         lists = max(1, min(lists, count // _MIN_POINTS_PER_LIST))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
+        coarse = faiss.IndexFlatIP(dimension)
+        if learnt is not None:
+            check_clusters(learnt, (lists, dimension), count)
+            coarse.add(learnt["centroids"])
+        index = faiss.IndexIVFFlat(coarse, dimension, lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = min(self._num_probes, lists)
-        index.train(table)
+        if learnt is None:
+            index.train(table)
+        self._assigned = coarse.search(table, 1)[1][:, 0] if learnt is None else learnt["assigned"]
+        index.add_core(count, faiss.swig_ptr(table), None, faiss.swig_ptr(self._assigned))
         return index
 
 
@@ -132,11 +158,17 @@ class FaissHNSWIndex(FaissIndex):
         *,
         skip: int = 0,
         attributes: Attributes | None = None,
+        learnt: Learnt | None = None,
         num_links: int = 32,
         effort: int = 128,
     ) -> None:
         self._num_links, self._effort = num_links, effort
-        super().__init__(embedding, skip=skip, attributes=attributes)
+        super().__init__(embedding, skip=skip, attributes=attributes, learnt=learnt)
+
+    @property
+    def learnt(self) -> Learnt:
+        """The graph with the vectors in it, in FAISS's own form: uint8."""
+        return {"graph": load_faiss().serialize_index(self._index)}
 
     def _found(self, queries: npt.NDArray[np.float32], fetched: int, mask: Mask | None) -> Hits:
         if mask is not None:
@@ -148,6 +180,13 @@ class FaissHNSWIndex(FaissIndex):
         effort = round(max(self._effort, 2 * fetched) / share)
         return load_faiss().SearchParametersHNSW(sel=selector, efSearch=effort)
 
-    def _make(self, table: npt.NDArray[np.float32]) -> Any:
+    def _make(self, table: npt.NDArray[np.float32], learnt: Learnt | None) -> Any:
         faiss = load_faiss()
-        return faiss.IndexHNSWFlat(table.shape[1], self._num_links, faiss.METRIC_INNER_PRODUCT)
+        if learnt is not None:
+            index = faiss.deserialize_index(learnt["graph"])
+            if (index.ntotal, index.d) != table.shape:
+                raise ValueError(f"the graph is of {index.ntotal} vectors of {index.d}, not {table.shape}")
+            return index
+        index = faiss.IndexHNSWFlat(table.shape[1], self._num_links, faiss.METRIC_INNER_PRODUCT)
+        index.add(table)
+        return index

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tradewind.errors import MissingExtraError
+from tradewind.retrieve.base import Learnt
 
 _POINTS_PER_LIST = 64
 _ITERATIONS = 10
@@ -100,6 +101,13 @@ class Inverted:
         means.train(vectors)
         return cls(np.ascontiguousarray(means.centroids), vectors, positions)
 
+    @classmethod
+    def of(cls, learnt: Learnt, vectors: Floats, positions: Ints) -> "Inverted":
+        """The lists that were learnt. Raises ValueError where they are not of these vectors."""
+        centroids, assigned = learnt["centroids"], learnt["assigned"]
+        check_clusters(learnt, (len(centroids), vectors.shape[1]), len(vectors))
+        return cls(centroids, vectors, positions, assigned)
+
     def allow(self, mask: npt.NDArray[np.bool_]) -> Allowed:
         """The items of bool[N], by position, in the form `search` takes."""
         held = mask[self._by_list]
@@ -142,6 +150,17 @@ class Inverted:
         )  # fmt: skip
         scores[positions < 0] = -np.inf
         return scores, positions
+
+
+def check_clusters(learnt: Learnt, shape: tuple[int, ...], count: int) -> None:
+    """Raise ValueError unless these are centroids of this shape, and the cluster of each of `count` items."""
+    centroids, assigned = learnt["centroids"], learnt["assigned"]
+    if centroids.dtype != np.float32 or centroids.shape != shape:
+        raise ValueError(f"centroids are {centroids.dtype}{list(centroids.shape)}, not float32{list(shape)}")
+    if assigned.dtype != np.int64 or assigned.shape != (count,):
+        raise ValueError(f"clusters are {assigned.dtype}{list(assigned.shape)}, not int64[{count}]")
+    if count and not 0 <= assigned.min() <= assigned.max() < len(centroids):
+        raise ValueError(f"an item's cluster is outside 0 to {len(centroids) - 1}")
 
 
 def load_faiss() -> Any:

@@ -11,6 +11,7 @@ from tradewind.retrieve.base import (
     Exclude,
     Filters,
     Hits,
+    Learnt,
     by_filter,
     check_query,
     check_table,
@@ -29,6 +30,11 @@ class NaiveIndex:
         self._table = check_table(embedding, skip)
         self._skip, self._attributes = skip, attributes
         self.num_items, self.dimension = self._table.shape
+
+    @property
+    def learnt(self) -> Learnt:
+        """Nothing."""
+        return {}
 
     def search(
         self,

@@ -18,6 +18,9 @@ KINDS = {
     "naive": "tradewind.retrieve.naive:NaiveIndex",
 }
 
+LEARN = frozenset({"auto", "faiss-hnsw", "faiss-ivf"})
+"""Those that learn of their table what takes long to find out, and can be built of it."""
+
 
 def build(kind: str, embedding: "np.ndarray", *, skip: int = 0, **options: Any) -> Index:
     """An index over the rows of `embedding` float32[N, D]; the first `skip` rows are never returned.

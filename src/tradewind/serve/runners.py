@@ -8,9 +8,11 @@ import msgspec
 import torch
 
 from tradewind.models import Package
+from tradewind.models.artefacts import target
 from tradewind.models.program import Program
-from tradewind.retrieve import Filter, build
+from tradewind.retrieve import Filter
 from tradewind.retrieve.attributes import Attributes
+from tradewind.retrieve.kept import Kept, build_kept
 from tradewind.serve import wire
 from tradewind.serve.arrays import Answer, Arrays
 from tradewind.serve.attributes import attributes_of, shared_out, typical
@@ -146,7 +148,12 @@ def _pipelines(
     settings = settings_of(package.config, num_items)
     attributes = attributes_of(package, len(embedding))
     rungs = recommender_rungs(levels, min(candidates, num_items), package.manifest.programs)
-    found = build(index, embedding.numpy(), skip=1, attributes=attributes)
+    made_from = {
+        "items": package.manifest.files["tensors/items.safetensors"].sha256,
+        "target": target(),
+        "threads": torch.get_num_threads(),
+    }
+    found = build_kept(Kept(), made_from, index, embedding.numpy(), skip=1, attributes=attributes)
     whole = Recommender(programs, found, rungs[0], settings.popular, attributes)
     return {
         RECOMMEND + (f".{i}" if i else ""): PipelineRunner(
