@@ -142,6 +142,20 @@ def test_clusters_that_do_not_fit_are_not_used(
     assert file.read_bytes() == good
 
 
+def test_a_measurement_of_another_form_is_not_used(table: np.ndarray, shelf: Kept) -> None:
+    """As an older version of this package may have kept it; it is measured again."""
+    first = build_kept(shelf, FROM, "auto", table)
+    bad = {**first.learnt, "profile": np.frombuffer(b'{"target": 0.9}', dtype=np.uint8)}
+    with pytest.raises(ValueError, match="what the lists measured is not in today's form"):
+        build("auto", table, learnt=bad)
+    (file,) = files(shelf)
+    shelf.put(file.stem, bad)
+    check_alike(first, build_kept(shelf, FROM, "auto", table), table)
+    found = shelf.find(file.stem)
+    assert found is not None
+    assert found["profile"].tobytes() != bad["profile"].tobytes()
+
+
 def test_a_graph_of_another_table_is_not_used(table: np.ndarray) -> None:
     learnt = build("faiss-hnsw", table[:100]).learnt
     with pytest.raises(ValueError, match=r"the graph is of 100 vectors of 8, not \(99, 8\)"):

@@ -43,8 +43,8 @@ def build_base(
         return Base(vectors, attributes, None, None, 0)
     rows = vectors[positions]
     if learnt is not None:
-        kept = msgspec.json.decode(learnt[_PROFILE].tobytes(), type=Profile)
-        return Base(vectors, attributes, Inverted.of(learnt, rows, positions), kept, 0)
+        inverted = Inverted(learnt["centroids"], rows, positions, learnt["assigned"])
+        return Base(vectors, attributes, inverted, _profile_of(learnt), 0)
     old = like.inverted if like is not None else None
     total = changed if like is None else changed + like.num_changed
     if old is not None and total < _RETRAIN_SHARE * len(positions):
@@ -61,6 +61,13 @@ def learnt_of(base: Base) -> Learnt:
         return {}
     profile = np.frombuffer(msgspec.json.encode(base.profile), dtype=np.uint8)
     return {"centroids": base.inverted.centroids, "assigned": base.inverted.assigned, _PROFILE: profile}
+
+
+def _profile_of(learnt: Learnt) -> Profile:
+    try:
+        return msgspec.json.decode(learnt[_PROFILE].tobytes(), type=Profile)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"what the lists measured is not in today's form: {error}") from None
 
 
 def rebuilt(state: State, *, target: float, queries: Floats | None) -> tuple[Base, Dead]:

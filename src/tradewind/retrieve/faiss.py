@@ -135,7 +135,7 @@ class FaissIVFIndex(FaissIndex):
         lists = max(1, min(lists, count // _MIN_POINTS_PER_LIST))
         coarse = faiss.IndexFlatIP(dimension)
         if learnt is not None:
-            check_clusters(learnt, (lists, dimension), count)
+            check_clusters(learnt["centroids"], learnt["assigned"], (lists, dimension), count)
             coarse.add(learnt["centroids"])
         index = faiss.IndexIVFFlat(coarse, dimension, lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = min(self._num_probes, lists)

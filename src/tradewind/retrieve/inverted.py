@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tradewind.errors import MissingExtraError
-from tradewind.retrieve.base import Learnt
 
 _POINTS_PER_LIST = 64
 _ITERATIONS = 10
@@ -73,6 +72,8 @@ class Inverted:
         faiss = load_faiss()
         self.centroids, self.positions = centroids, positions
         dimension, self.num_lists = centroids.shape[1], len(centroids)
+        if assigned is not None:
+            check_clusters(centroids, assigned, (self.num_lists, vectors.shape[1]), len(vectors))
         self._coarse = faiss.IndexFlatIP(dimension)
         self._coarse.add(centroids)
         self.assigned: Ints = self._coarse.search(vectors, 1)[1][:, 0] if assigned is None else assigned
@@ -100,13 +101,6 @@ class Inverted:
         )
         means.train(vectors)
         return cls(np.ascontiguousarray(means.centroids), vectors, positions)
-
-    @classmethod
-    def of(cls, learnt: Learnt, vectors: Floats, positions: Ints) -> "Inverted":
-        """The lists that were learnt. Raises ValueError where they are not of these vectors."""
-        centroids, assigned = learnt["centroids"], learnt["assigned"]
-        check_clusters(learnt, (len(centroids), vectors.shape[1]), len(vectors))
-        return cls(centroids, vectors, positions, assigned)
 
     def allow(self, mask: npt.NDArray[np.bool_]) -> Allowed:
         """The items of bool[N], by position, in the form `search` takes."""
@@ -152,9 +146,8 @@ class Inverted:
         return scores, positions
 
 
-def check_clusters(learnt: Learnt, shape: tuple[int, ...], count: int) -> None:
+def check_clusters(centroids: Floats, assigned: Ints, shape: tuple[int, ...], count: int) -> None:
     """Raise ValueError unless these are centroids of this shape, and the cluster of each of `count` items."""
-    centroids, assigned = learnt["centroids"], learnt["assigned"]
     if centroids.dtype != np.float32 or centroids.shape != shape:
         raise ValueError(f"centroids are {centroids.dtype}{list(centroids.shape)}, not float32{list(shape)}")
     if assigned.dtype != np.int64 or assigned.shape != (count,):

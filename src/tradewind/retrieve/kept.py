@@ -130,8 +130,8 @@ def build_kept(
             log.warning("kept index not used", error=str(error))
         index = make()
         try:
-            if index.learnt:
-                kept.put(key, index.learnt)
+            if found := index.learnt:
+                kept.put(key, found)
         except OSError as error:
             log.warning("index not kept", error=str(error))
         return index
