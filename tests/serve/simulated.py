@@ -55,7 +55,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class VirtualWorker:
     """Answers batches one after the other, each after exactly the time that its program takes for its rows.
 
-    `loses` makes it die of one instead, and of all that wait behind that; `watch` is called with the program and the rows
+    `loses` makes it die of one instead, at its end, and of all that wait behind that; it dies too at each of `dies_at_s`, or
+    as soon after as it runs something. `watch` is called with the program and the rows
     when one begins. Whoever called hears of an answer `heard_after_s` later.
     """
 
@@ -69,6 +70,7 @@ class VirtualWorker:
         self._heard_after_s = heard_after_s
         self._watch = watch
         self.loses = 0
+        self.dies_at_s: list[float] = []
         self._turn = asyncio.Lock()
         self._lives = 0
 
@@ -84,16 +86,23 @@ class VirtualWorker:
             if loop.time() > by_s:
                 return wire.Reply(late=True), b""
             self._watch(call.program, b"".join(buffers))
-            await asyncio.sleep(self._costs[call.program](rows))
+            ends_s = loop.time() + self._costs[call.program](rows)
+            if self.dies_at_s and self.dies_at_s[0] < ends_s:
+                await asyncio.sleep(self.dies_at_s.pop(0) - loop.time())
+                self._die()
+            await asyncio.sleep(ends_s - loop.time())
             if self.loses:
                 self.loses -= 1
-                self._lives += 1
-                raise WorkerLost
+                self._die()
         ended_s = loop.time()
         if self._heard_after_s:
             await asyncio.sleep(self._heard_after_s)
         spec = wire.TensorSpec("y", "UINT8", (rows, 1))
         return wire.Reply(tensors=(spec,), ended_s=ended_s), bytes(rows)
+
+    def _die(self) -> None:
+        self._lives += 1
+        raise WorkerLost
 
     def kill(self) -> None:
         raise AssertionError("nothing hangs here")

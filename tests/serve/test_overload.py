@@ -173,6 +173,18 @@ def test_a_request_that_lost_its_worker_is_answered_by_the_list_when_there_is_no
     assert [o.level for o in simulation.run([Ask(0.0, caller=NORMAL)])] == ["popular"]
 
 
+@pytest.mark.parametrize("load", [1.2, 3.0])
+def test_what_ran_when_a_worker_died_is_answered_however_long_the_queue(load):
+    """It is as long as deadlines allow: what is kept of them is spent, and those behind give way."""
+    cost = linear(0.002, 0.00085)
+    simulation = Simulation({"full": cost}, max_batch=64, terms=Terms(slo_s=0.5))
+    simulation.workers[0].dies_at_s = [2.0 + 0.531 * i for i in range(20)]
+    outcomes = simulation.run(steady(load * capacity(cost, 64), 13, budget_s=0.5))
+    assert simulation.workers[0].dies_at_s == []
+    assert {o.status for o in outcomes} == {200, 429}
+    assert all(o.in_time for o in outcomes if o.status == 200)
+
+
 def test_a_batch_that_overruns_is_not_waited_for_where_the_list_will_do():
     """Answered while it runs, and counted once; what it took corrects the profile, and the next one gets its level."""
     simulation = Simulation({"full": linear(0.03, 0.0)}, terms=TERMS, instant="popular", slow_down=1.6)

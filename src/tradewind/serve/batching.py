@@ -21,6 +21,8 @@ class Waiting(Protocol):
     def rank(self) -> int: ...
     @property
     def must_run(self) -> bool: ...
+    @property
+    def tries(self) -> int: ...
 
 
 class Choice(NamedTuple):
@@ -43,7 +45,7 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
     All that waits goes into one batch when its tightest request can afford that. When it cannot, that one gets a
     smaller batch if the others of its class and above still make it afterwards, and is given up if they would not:
     under overload every request becomes urgent before its turn comes, and small batches for the urgent would make
-    all the others late as well.
+    all the others late as well. One whose worker died in its midst is not given up for that: it had its turn.
     """
     if _all_fit(queue, now, profile, max_batch):
         return Choice([*range(len(queue))], [])
@@ -59,7 +61,7 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
         if tight is None or queue[tight].due_s - now >= profile.bound_s(_rows(queue, batch)):
             return Choice(batch, late)
         small = _small_batch(queue, peers, tight, now, profile, max_batch)
-        if _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
+        if queue[tight].tries or _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
             return Choice(small, late)
         hurried = _too_tight(queue, peers, queue[tight].rank, now, profile)
         if not hurried:

@@ -343,6 +343,7 @@ class Dispatcher:
         try:
             reply, body = await worker.call(*collate(level.program, batch), _begin_within_s(batch, sent, now))
         except WorkerLost:
+            self._queues.spend_every_spare()
             if busy.lose() is sent:
                 self._retry(lane, batch)
             else:
@@ -460,6 +461,7 @@ class Dispatcher:
 
     def _requeue(self, lane: Lane, job: Job) -> None:
         if not job.future.done():
+            lane.spend_spare(job)
             self._queues.add(lane, job)
 
 

@@ -12,7 +12,7 @@ from tradewind.serve.smooth import Flow, Smooth
 SPARE_SHARE = 0.1
 """Of each budget, kept for batches that take longer than they should, and for the way to whoever asked. What was planned
 to end just in time would be late with them, and the work on it lost. A request that accepts an answer without a worker is
-given that from it.
+given that from it; one whose worker died has it for its second run, and those behind it for theirs.
 """
 
 Tensors = Mapping[str, Tensor]
@@ -86,6 +86,21 @@ class Lane:
     def due_s(self, deadline_s: float, now: float) -> float:
         """Return when the batch of a request that comes now has to have ended."""
         return deadline_s - self.writing.bound_s - SPARE_SHARE * (deadline_s - now)
+
+    def spend_spare(self, job: Job) -> None:
+        """Give a request what was kept of its budget: its run was lost. Not one that is to have an instant answer from it."""
+        if job.must_run or (self.instant is not None and job.instant):
+            return
+        lead_s = job.due_s - job.last_start_s
+        job.due_s = max(job.due_s, job.deadline_s - self.writing.bound_s)
+        job.last_start_s = job.due_s - lead_s
+
+    def spend_every_spare(self) -> None:
+        """Give it to all that wait: what was lost is run again before them."""
+        for queue in self.queues:
+            for job in queue:
+                self.spend_spare(job)
+            queue.sort(key=_due)
 
     def last_entry_s(self, deadline_s: float, now: float, accepts: "Accepts") -> float:
         """Return when a request must be in the queue, at the latest, for the cheapest level that may answer it."""

@@ -208,6 +208,11 @@ class Queues:
             found += [(lane, job) for job in self.remove(lane, overdue)] if overdue else []
         return found
 
+    def spend_every_spare(self) -> None:
+        """A worker's time was lost: give all that wait what was kept of their budgets for such."""
+        for lane in self.lanes.values():
+            lane.spend_every_spare()
+
     def leaves_room(self, lane: Lane, busy_s: float, num_workers: int, now: float) -> bool:
         """Whether an idle worker may do something else for so long, and what comes meanwhile is still in time."""
         for flow in lane.flows:
