@@ -20,7 +20,8 @@ def compile(model: str, /, *, output: OutputFlag = "table") -> int:
     Takes some ten seconds a program, once for each graph: versions that differ in their weights share what was compiled.
     Each is compared with the program as it was packaged, on samples of every batch size. One that gives something else,
     or is not faster, is not used; the verdict says so. Needs a C++ compiler (g++ or clang; CXX names another). What is
-    compiled stays on this machine, in $TRADEWIND_HOME/compiled, which is yours alone; remove it to run without.
+    compiled stays on this machine, in $TRADEWIND_HOME/compiled, which is yours alone; remove it to run without. What the
+    index of a recommender learns of its items meanwhile is kept as well, in $TRADEWIND_HOME/indexes.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ import os
 import pathlib
 import platform
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 
@@ -20,7 +19,7 @@ import msgspec
 import torch
 
 from tradewind.errors import IntegrityError, TradewindError
-from tradewind.home import home
+from tradewind.home import home, why_not_own
 from tradewind.models.compile import FORMAT
 from tradewind.models.manifest import digest_of
 from tradewind.models.package import Package
@@ -28,7 +27,6 @@ from tradewind.models.program import Program
 from tradewind.names import MANIFEST
 
 LIBRARY = "program.so"
-_WRITABLE_BY_OTHERS = 0o022
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,19 +140,11 @@ class Artefacts:
 def check_own(path: pathlib.Path) -> None:
     """Raise UnsafeFolderError unless a file or folder is this user's, no link, and nobody else may write it."""
     try:
-        status = path.lstat()
+        why = why_not_own(path)
     except FileNotFoundError:
         raise IntegrityError(f"{path}: missing; compile again") from None
-    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-        raise UnsafeFolderError(
-            f"{path} is no plain file or folder; compiled code is not read from it: remove it"
-        )
-    if status.st_uid != os.geteuid():
-        raise UnsafeFolderError(
-            f"{path} belongs to user {status.st_uid}; compiled code is not read from it: remove it"
-        )
-    if status.st_mode & _WRITABLE_BY_OTHERS:
-        raise UnsafeFolderError(f"others may write {path}; compiled code is not read from it: remove it")
+    if why is not None:
+        raise UnsafeFolderError(f"{why}; compiled code is not read from it: remove it")
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tradewind.errors import IntegrityError
-from tradewind.home import home
+from tradewind.home import home, why_not_own
 from tradewind.retrieve.base import Index, Learnt
 from tradewind.retrieve.inverted import load_faiss
 from tradewind.retrieve.registry import LEARN, build
@@ -32,7 +32,6 @@ MOST = 16
 _FORMAT = 1
 _HEAD = 65
 """Bytes of the sum, in hexadecimal, and a line's end."""
-_WRITABLE_BY_OTHERS = 0o022
 log = structlog.get_logger()
 
 
@@ -85,9 +84,8 @@ class Kept:
         Raises PermissionError where the folder is not this user's own.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = self.folder.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS:
-            raise PermissionError(f"{self.folder}: others may write there; indexes are not read from it")
+        if (why := why_not_own(self.folder)) is not None:
+            raise PermissionError(f"{why}; indexes are not read from it")
         with open(self.folder / f"lock-{key[0]}", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -357,7 +357,7 @@ class Dispatcher:
         start = max(now, busy.began_s)  # it may have waited there behind another
         ended_s = max(self._ended_s(reply), start)
         self._idle.note(worker, reply.due, start)
-        if self._is_unanswered(lane, batch, reply, ended_s):
+        if self._sent_back(lane, batch, reply, ended_s):
             self._released(worker, sent, ended_s)
             return
         lane.observe(number, rows_of(batch), ended_s - start)
@@ -365,8 +365,8 @@ class Dispatcher:
         self._released(worker, sent, ended_s)  # it runs its next batch while this one's answers are written
         self._settle(lane, number, batch, split(batch, reply, body), start, ended_s - start)
 
-    def _is_unanswered(self, lane: Lane, batch: list[Job], reply: Reply, now: float) -> bool:
-        """Whether a worker has no answers to a batch; its requests are told so then, or run again."""
+    def _sent_back(self, lane: Lane, batch: list[Job], reply: Reply, now: float) -> bool:
+        """Tell the requests of a batch that has no answers so, or run them again; False where it has answers."""
         if reply.late:
             for job in batch:
                 if not job.future.done():

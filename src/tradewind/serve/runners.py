@@ -46,6 +46,9 @@ class Runner(Protocol):
 class Rehearsed(Runner, Protocol):
     """A runner of a package's programs."""
 
+    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
+        return from_torch(self.run(to_torch(specs, arrays)))
+
     def run(self, tensors: Tensors) -> Tensors: ...
 
     @property
@@ -95,19 +98,20 @@ def recommender_of(runners: Mapping[str, Runner]) -> Recommender | None:
     return runner.recommender if isinstance(runner, PipelineRunner) else None
 
 
-class ProgramRunner:
+class ProgramRunner(Rehearsed):
     """One exported program; batched on the leading dimension where every input and output shares it."""
 
     def __init__(self, package: Package, programs: Programs, name: str, max_batch: int) -> None:
         self._module = programs(name)
-        self.uses = frozenset((name,))
+        self._name = name
         signature = package.signature(name)
         self._inputs = tuple(_port(t) for t in signature.inputs)
         self._outputs = tuple(_port(t) for t in signature.outputs)
         self._max_rows = _max_rows((*self._inputs, *self._outputs), max_batch)
 
-    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
-        return from_torch(self.run(to_torch(specs, arrays)))
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset((self._name,))
 
     def run(self, tensors: Tensors) -> Tensors:
         result = self._module(*(tensors[p.name] for p in self._inputs))
@@ -163,7 +167,7 @@ def _pipelines(
     }
 
 
-class PipelineRunner:
+class PipelineRunner(Rehearsed):
     """The recommendation pipeline at one level, measured over histories of the longest length, random items.
 
     Where items have attributes, every other user has a filter: a batch without any is faster than what is measured.
@@ -189,9 +193,6 @@ class PipelineRunner:
     @property
     def uses(self) -> frozenset[str]:
         return self.recommender.uses
-
-    def answer(self, specs: Sequence[wire.TensorSpec], arrays: Arrays) -> Answer:
-        return from_torch(self.run(to_torch(specs, arrays)))
 
     def run(self, tensors: Tensors) -> Tensors:
         return self.recommender(tensors)
