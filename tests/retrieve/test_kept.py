@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import re
 import threading
 import warnings
 
@@ -166,10 +167,19 @@ def test_a_folder_that_others_may_write_is_not_used(table: np.ndarray, shelf: Ke
     """The index is built all the same."""
     shelf.folder.mkdir()
     shelf.folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="others may write"), shelf.building("a"):
+    said = f"^others may write {re.escape(str(shelf.folder))}; indexes are not read from it$"
+    with pytest.raises(PermissionError, match=said), shelf.building("a"):
         pass
     assert build_kept(shelf, FROM, "faiss-ivf", table[:100]).num_items == 100
     assert not files(shelf)
+
+
+def test_a_folder_that_is_a_link_is_not_used(shelf: Kept, tmp_path: pathlib.Path) -> None:
+    """It may lead to where others write."""
+    (tmp_path / "elsewhere").mkdir()
+    shelf.folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="is no plain file or folder"), shelf.building("a"):
+        pass
 
 
 def test_where_nothing_can_be_written_the_index_is_built(table: np.ndarray, tmp_path: pathlib.Path) -> None:
