@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from tests.serve.engine import prepared
-from tradewind.serve import dispatch
+from tests.serve.simulated import VirtualPool, VirtualWorker
+from tradewind.serve import dispatch, wire
+from tradewind.serve.dispatch import Dispatcher
 from tradewind.serve.errors import RequestError
 from tradewind.serve.jobs import Prepared, Tensor
+from tradewind.serve.metrics import Metrics
+from tradewind.serve.profile import Profile
 
 
 def ids(*values: int) -> np.ndarray:
@@ -24,6 +28,49 @@ async def error_of(job) -> RequestError:
     with pytest.raises(RequestError) as caught:
         await job.future
     return caught.value
+
+
+class Told(VirtualWorker):
+    """Answers when it is told to; notes what is sent to it."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__({})
+        self.events = events
+        self.answers: list[asyncio.Future[tuple[wire.Reply, bytes]]] = []
+
+    def call(self, call, buffers, begin_within_s=None):
+        self.events.append("sent")
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+    def end(self) -> None:
+        reply = wire.Reply(tensors=(wire.TensorSpec("y", "UINT8", (1, 1)),))
+        self.answers[-1].set_result((reply, b"y"))
+
+
+def test_an_idle_worker_gets_its_next_batch_before_anything_else_is_done():
+    """Whatever the loop has to do besides comes after that, and so do the answers of the batch that has ended."""
+    one = Prepared({"x": Tensor("UINT8", (1, 1), b"x")}, 1, "x")
+    events: list[str] = []
+
+    async def scenario():
+        dispatcher, worker = Dispatcher(Metrics(1.0, ["0"])), Told(events)
+        dispatcher.pool = VirtualPool([worker])
+        dispatcher.add_program("model", Profile({1: 0.001}))
+        loop, deadline_s = asyncio.get_running_loop(), time.monotonic() + 60.0
+        first = dispatcher.submit("model", one, deadline_s)
+        dispatcher.pump()
+        second = dispatcher.submit("model", one, deadline_s)
+        await asyncio.sleep(0)
+        first.future.add_done_callback(lambda _: events.append("answered"))
+        worker.end()
+        loop.call_soon(events.append, "other")
+        await first.future
+        worker.end()
+        await second.future
+
+    asyncio.run(scenario())
+    assert events == ["sent", "sent", "other", "answered"]
 
 
 def test_a_request_whose_worker_dies_is_run_again_inside_its_deadline(engine):

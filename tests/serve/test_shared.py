@@ -121,10 +121,9 @@ def test_a_batch_waits_at_its_worker_while_another_runs(echo):
             full = [np.full(1000, value, np.float32).tobytes() for value in (1, 2, 3, 4)]
             os.kill(worker.process.pid, signal.SIGSTOP)
             calls = [
-                asyncio.ensure_future(worker.call(wire.Call("Echo", (spec,)), [data], within_s))
+                worker.call(wire.Call("Echo", (spec,)), [data], within_s)
                 for data, within_s in zip(full[:2], (None, 600.0), strict=True)
             ]
-            await asyncio.sleep(0)
             os.kill(worker.process.pid, signal.SIGCONT)
             answers = await asyncio.gather(*calls)
             assert [np.frombuffer(body, np.float32)[0] for _, body in answers] == [1000.0, 2000.0]

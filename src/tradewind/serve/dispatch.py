@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from tradewind.serve.admission import Verdict
@@ -320,7 +320,9 @@ class Dispatcher:
         sent = Sent(seconds, profile.spread_s(rows), hang_s, len(batch), tuple(of_class))
         self._put_to_work(worker, sent, now)
         self._queues.charge(of_class, seconds)
-        self._spawn(self._run(lane, number, worker, batch, sent, now))
+        within_s = _begin_within_s(batch, sent, now)
+        answer = worker.call(*collate(lane.levels[number].program, batch), within_s)
+        self._spawn(self._run(lane, number, worker, batch, sent, now, answer))
 
     def _put_to_work(self, worker: Worker, sent: Sent, now: float) -> Sent:
         if worker in self._busy:
@@ -335,13 +337,20 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(
-        self, lane: Lane, number: int, worker: Worker, batch: list[Job], sent: Sent, now: float
+        self,
+        lane: Lane,
+        number: int,
+        worker: Worker,
+        batch: list[Job],
+        sent: Sent,
+        now: float,
+        answer: Awaitable[tuple[Reply, bytes]],
     ) -> None:
-        level, busy = lane.levels[number], self._busy[worker]
+        busy = self._busy[worker]
         hung = asyncio.get_running_loop().call_later(busy.hang_s, worker.kill)
         overrun = Overrun(batch, self._clock, lambda jobs: self._answer_meanwhile(lane, jobs))
         try:
-            reply, body = await worker.call(*collate(level.program, batch), _begin_within_s(batch, sent, now))
+            reply, body = await answer
         except WorkerLost:
             self._queues.spend_every_spare()
             if busy.lose() is sent:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -122,17 +122,20 @@ class Worker(asyncio.Protocol):
             raise TradewindError(f"the model could not be loaded: {reply.error}")
         return reply.ready, body
 
-    async def call(
+    def call(
         self, call: wire.Call, buffers: Sequence[wire.Buffer], begin_within_s: float | None = None
-    ) -> tuple[wire.Reply, bytes]:
-        """Run one batch, unless that has to wait for longer. Raises WorkerLost when the process dies first."""
+    ) -> Awaitable[tuple[wire.Reply, bytes]]:
+        """Send one batch at once, to be run unless that has to wait for longer, and return what becomes its answer.
+
+        Awaiting that raises WorkerLost when the process dies first.
+        """
         if self.lost.done():
-            raise WorkerLost
+            return self._answer()
         begin_by_s = None if begin_within_s is None else time.monotonic() + begin_within_s
         start = self._memory.put(buffers) if buffers and self._memory is not None else None
         sent = wire.Call(call.program, call.tensors, start, begin_by_s)
         self._transport.writelines(wire.pack(sent, buffers if start is None else ()))
-        return await self._answer()
+        return self._answer()
 
     def kill(self) -> None:
         """End the process at once; whoever waits for its answer gets WorkerLost."""
@@ -166,13 +169,14 @@ class Worker(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    async def _answer(self) -> tuple[wire.Reply, bytes]:
-        if self.lost.done():
-            raise WorkerLost
+    def _answer(self) -> asyncio.Future[tuple[wire.Reply, bytes]]:
         waiter: asyncio.Future[tuple[wire.Reply, bytes]] = self._loop.create_future()
+        if self.lost.done():
+            waiter.set_exception(WorkerLost())
+            return waiter
         self._waiters.append(waiter)
         self._deliver()
-        return await waiter
+        return waiter
 
     def _deliver(self) -> None:
         while self._waiters and (frame := wire.cut(self._buffer)) is not None:
