@@ -1,5 +1,6 @@
 """A peer's package beside, not into, our environment: the same torch for all, nothing of ours changed."""
 
+import fcntl
 import pathlib
 import subprocess
 import sys
@@ -7,13 +8,15 @@ import tempfile
 
 
 def installed(requirement: str) -> pathlib.Path:
-    """The folder, to put on `sys.path`, that holds one package without its dependencies; downloads it once."""
+    """The folder, to put on `sys.path`, that holds one package without its dependencies; downloaded once, by one rank."""
     name = requirement.replace("==", "-")
     folder = pathlib.Path(tempfile.gettempdir()) / "tradewind-bench" / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-            subprocess.run([*command, temporary + "/package", requirement], check=True, stdout=sys.stderr)
-            pathlib.Path(temporary, "package").replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+                subprocess.run([*command, temporary + "/package", requirement], check=True, stdout=sys.stderr)
+                pathlib.Path(temporary, "package").replace(folder)
     return folder
