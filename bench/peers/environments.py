@@ -1,9 +1,11 @@
 """A peer with all that it depends on, in an environment of its own: nothing of ours changes, and nothing of its."""
 
+import contextlib
 import fcntl
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 SKY = ("sky", "skypilot[kubernetes]>=0.10")
@@ -18,11 +20,8 @@ def environment(name: str, *steps: str) -> Path:
 
     Raises CalledProcessError, with what pip said on standard error, when it cannot be installed.
     """
-    folder = Path(tempfile.gettempdir()) / "tradewind-bench" / f"environment-{name}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = folder / "made"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(f"environment-{name}") as folder:
+        made = folder / "made"
         if not made.exists():
             pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
             commands = [[sys.executable, "-m", "venv", "--clear", str(folder)]]
@@ -30,3 +29,13 @@ def environment(name: str, *steps: str) -> Path:
                 subprocess.run(command, check=True, stdout=sys.stderr)
             made.touch()
     return folder / "bin"
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[Path]:
+    """Yield the folder of a peer, there or not; whoever else wants it meanwhile waits, and then finds it made."""
+    folder = Path(tempfile.gettempdir()) / "tradewind-bench" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder

@@ -1,19 +1,16 @@
 """A peer's package beside, not into, our environment: the same torch for all, nothing of ours changed."""
 
-import fcntl
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+from bench.peers.environments import held
+
 
 def installed(requirement: str) -> pathlib.Path:
     """The folder, to put on `sys.path`, that holds one package without its dependencies; downloaded once, by one rank."""
-    name = requirement.replace("==", "-")
-    folder = pathlib.Path(tempfile.gettempdir()) / "tradewind-bench" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(requirement.replace("==", "-")) as folder:
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
                 command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
