@@ -100,6 +100,13 @@ def test_shared_batches_fit_twice_into_a_requests_patience(fixed_s, patience_s, 
     assert shared_rows(profile, patience_s) == rows
 
 
+@pytest.mark.parametrize("largest_s", [0.008, 0.009, 0.03])
+def test_shared_batches_are_no_larger_for_what_no_request_can_wait_for(largest_s):
+    """1 ms a row but for sixteen, however quick those are: at most seven are in time, and three twice."""
+    profile = Profile({1: 0.001, 2: 0.002, 4: 0.004, 8: 0.008, 16: largest_s})
+    assert shared_rows(profile, 0.0093) == 3
+
+
 def test_an_empty_queue_asks_for_nothing():
     """No work, no action."""
     assert choose([], 0.0, linear_profile(), 16) == ([], [])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.serve.simulated import Ask, Outcome, Simulation, capacity, in_time, linear, steady
 from tradewind.serve import dispatch
 from tradewind.serve.caller import Caller
+from tradewind.serve.profile import Profile
 from tradewind.serve.queues import Terms
 
 COST = linear(0.002, 0.001)
@@ -94,6 +95,19 @@ def test_a_flood_does_not_take_the_moments_at_which_requests_can_be_in_time():
     kept = [sum(o.in_time and o.ask.caller.tenant == name for o in outcomes) for name in ("flood", "other")]
     assert kept[1] > 0.95 * sum(kept) / 2
     assert goodput(outcomes, 4) > 0.95 * capacity(cost, 64)
+
+
+def test_a_flood_takes_no_more_of_a_model_that_does_less_in_large_batches():
+    """From 16 rows on a row takes longer, as where a cache is too small for more; no request can wait for 64."""
+    cost = {1: 0.0025, 2: 0.0037, 4: 0.0073, 8: 0.0113, 16: 0.0213, 32: 0.046, 64: 0.108}
+    profile = Profile(cost)
+    rate = capacity(profile.latency_s, 16)
+    asks = steady(1.4 * rate, 4, caller=Caller("flood", 1), budget_s=0.1, floor=0)
+    asks += steady(0.6 * rate, 4, seed=1, caller=Caller("other", 1), budget_s=0.1, floor=0)
+    outcomes = Simulation({"full": profile.latency_s}, max_batch=64, terms=Terms(TERMS.shares, 0.1)).run(asks)
+    kept = [sum(o.in_time and o.ask.caller.tenant == name for o in outcomes) for name in ("flood", "other")]
+    assert kept[1] > 0.95 * sum(kept) / 2
+    assert goodput(outcomes, 4) > 0.9 * rate
 
 
 def test_a_tenant_of_three_times_the_weight_has_three_times_the_share():

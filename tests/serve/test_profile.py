@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradewind.serve.profile import Profile, batch_sizes, measure
+from tradewind.serve.profile import WORTH, Profile, batch_sizes, measure
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,16 @@ def test_largest_within_is_the_largest_that_fits(budget, limit):
     size = profile.largest_within(budget, limit)
     assert size == 0 or profile.bound_s(size) <= budget
     assert size == limit or profile.bound_s(size + 1) > budget
+
+
+@given(points=st.lists(st.floats(1e-4, 1.0), min_size=4, max_size=4), limit=st.integers(1, 8))
+def test_worth_is_the_smallest_batch_that_does_nearly_what_the_best_does(points, limit):
+    """Also where larger batches than the best do less a second."""
+    profile = Profile(dict(zip([1, 2, 4, 8], points, strict=True)))
+    rates = [rows / profile.latency_s(rows) for rows in range(1, limit + 1)]
+    worth = next(rows for rows, rate in enumerate(rates, 1) if rate >= WORTH * max(rates))
+    assert profile.worth_within(limit) == worth
+    assert limit < 8 or profile.worth_rows == worth
 
 
 def test_one_stall_is_not_taken_for_a_trend():

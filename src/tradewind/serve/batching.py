@@ -74,11 +74,12 @@ def shared_rows(profile: Profile, patience_s: float, *, ahead: bool = False) -> 
 
     Two of them fit into a request's patience, so that whoever comes while one runs can be in the next, whenever
     in the course of it that is: what decides about a request is then whose it is, and not when it came. Larger all the
-    same where the model would do noticeably less in such batches.
+    same where the model would do noticeably less in such batches than in those that one request can wait for.
     """
     sizes = range(1, profile.max_batch + 1)
     fitting = bisect.bisect_right(sizes, patience_s, key=lambda rows: two_s(profile, rows, ahead=ahead))
-    return max(profile.worth_rows, fitting)
+    longest = profile.largest_within(patience_s, profile.max_batch) or profile.max_batch
+    return max(profile.worth_within(longest), fitting)
 
 
 def two_s(profile: Profile, rows: int, *, ahead: bool) -> float:

@@ -102,11 +102,19 @@ class Profile:
     def _keep_at_hand(self) -> None:
         self.full_s = self.bound_s(self.max_batch)
         self.row_s = self.latency_s(self.max_batch) / self.max_batch
-        best = max([rows / mean for rows, mean in zip(self._sizes, self._mean, strict=True)])
-        sizes = range(1, self.max_batch)
-        self.worth_rows = 1 + bisect.bisect_left(
-            sizes, WORTH * best, key=lambda rows: rows / self.latency_s(rows)
-        )
+        self.worth_rows = self.worth_within(self.max_batch)
+
+    def worth_within(self, limit: int) -> int:
+        """Return how many rows a batch needs for the model to do nearly as much as in its best one of at most `limit`.
+
+        Between two measured sizes rows a second only rise or only fall, and beyond the best size they may fall.
+        """
+        sizes = [*self._sizes[: bisect.bisect_left(self._sizes, limit)], limit]
+        rates = [rows / self.latency_s(rows) for rows in sizes]
+        enough = WORTH * max(rates)
+        first = next(i for i, rate in enumerate(rates) if rate >= enough)
+        below = range(sizes[first - 1] + 1 if first else 1, sizes[first])
+        return below.start + bisect.bisect_left(below, enough, key=lambda rows: rows / self.latency_s(rows))
 
     def _between(self, levels: list[float], size: int) -> float:
         if size > self.max_batch:
