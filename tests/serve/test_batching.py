@@ -51,10 +51,20 @@ def test_an_urgent_request_is_given_up_when_the_others_cannot_wait():
     assert choose(queue, 0.0, linear_profile(), 16) == (list(range(1, 17)), [0])
 
 
+def test_an_urgent_request_is_given_up_for_those_to_come_where_others_were_refused():
+    """Four rows and six take 12 ms, nine without it 10: more a second. Not where more rows would take longer each."""
+    queue = [Job(0.00601), *(Job(1.0) for _ in range(9))]
+    assert choose(queue, 0.0, linear_profile(), 16, saturated=True) == (list(range(1, 10)), [0])
+    best_at_eight = Profile({1: 0.001, 2: 0.002, 4: 0.004, 8: 0.008, 16: 0.024})
+    queue = [*(Job(0.0097) for _ in range(8)), *(Job(1.0) for _ in range(4))]
+    assert choose(queue, 0.0, best_at_eight, 16, saturated=True) == (list(range(8)), [])
+
+
 def test_one_that_lost_its_run_is_not_given_up_for_others():
     """Three rows (bound 4.8 ms) with it first, although that makes the sixteen late."""
     queue = [Job(0.005, tries=1), *(Job(0.0205) for _ in range(16))]
-    assert choose(queue, 0.0, linear_profile(), 16) == ([0, 1, 2], [])
+    for saturated in (False, True):
+        assert choose(queue, 0.0, linear_profile(), 16, saturated=saturated) == ([0, 1, 2], [])
 
 
 def test_under_overload_batches_stay_full():

@@ -33,6 +33,19 @@ def test_overload_costs_nobody_their_goodput(multiple):
     assert {o.status for o in outcomes if not o.in_time} == {429}
 
 
+@pytest.mark.parametrize(("multiple", "share"), [(0.9, 0.895), (1.5, 0.983), (2, 0.992), (3, 0.999)])
+def test_what_has_to_be_refused_does_not_make_batches_small(multiple, share):
+    """Two batches of 54 rows fit into a request's patience; 64 take 49 ms.
+
+    With a small batch for each that is urgent it would be 0.900, 0.978, 0.987 and 0.993 of the capacity.
+    """
+    cost = linear(0.004, 0.0007)
+    most = capacity(cost, 64)
+    simulation = Simulation({"full": cost}, max_batch=64, terms=Terms(slo_s=0.085), heard_after_s=0.0005)
+    outcomes = simulation.run(steady(multiple * most, 8, budget_s=0.085))
+    assert goodput(outcomes, 8) > share * most
+
+
 def test_the_top_class_keeps_its_slo_at_twice_the_capacity():
     """Half of the capacity is its own: 99 of 100 in time, while three times that is asked for below it."""
     asks = steady(0.5 * CAPACITY, 4, caller=HIGH) + steady(1.5 * CAPACITY, 4, seed=1, caller=NORMAL)

@@ -35,7 +35,7 @@ class Choice(NamedTuple):
 Queue = Sequence[Waiting]
 
 
-def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice:
+def choose(queue: Queue, now: float, profile: Profile, max_batch: int, *, saturated: bool = False) -> Choice:
     """Pick the next batch for a worker that is idle now.
 
     `queue` holds class after class in the order of their precedence, each sorted by due time. An idle worker never
@@ -46,6 +46,9 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
     smaller batch if the others of its class and above still make it afterwards, and is given up if they would not:
     under overload every request becomes urgent before its turn comes, and small batches for the urgent would make
     all the others late as well. One whose worker died in its midst is not given up for that: it had its turn.
+
+    `saturated`: others like these have been refused for want of time. A small batch is then paid for by those to come,
+    even if all that wait are in time after it, and the tight one is given up too where more is done a second without it.
     """
     if _all_fit(queue, now, profile, max_batch):
         return Choice([*range(len(queue))], [])
@@ -61,9 +64,12 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int) -> Choice
         if tight is None or queue[tight].due_s - now >= profile.bound_s(_rows(queue, batch)):
             return Choice(batch, late)
         small = _small_batch(queue, peers, tight, now, profile, max_batch)
-        if queue[tight].tries or _in_time_after(queue, small, peers, queue[tight].rank, now, profile):
-            return Choice(small, late)
         hurried = _too_tight(queue, peers, queue[tight].rank, now, profile)
+        if queue[tight].tries or (
+            _in_time_after(queue, small, peers, queue[tight].rank, now, profile)
+            and not (saturated and hurried and _does_more(queue, peers, hurried, small, profile))
+        ):
+            return Choice(small, late)
         if not hurried:
             return Choice(small if hurried is None else batch, late)
         peers, late = _without(peers, hurried), late + hurried
@@ -146,6 +152,17 @@ def _in_time_after(
     """Whether those left of this class and above drain in time after the batch `small`."""
     rest = [queue[i] for i in _without(peers, small) if queue[i].rank <= rank]
     return drains_in_time(rest, now + profile.latency_s(_rows(queue, small)), profile)
+
+
+def _does_more(
+    queue: Queue, peers: Sequence[int], hurried: Sequence[int], small: Sequence[int], profile: Profile
+) -> bool:
+    """Whether the model does more a second in one batch without the hurried than in a small one and one of the others."""
+    most = profile.max_batch
+    one = min(_rows(queue, _without(peers, hurried)), most)
+    first, second = _rows(queue, small), min(_rows(queue, _without(peers, small)), most)
+    both_s = profile.latency_s(first) + profile.latency_s(second)
+    return one * both_s > (first + second) * profile.latency_s(one)
 
 
 def _too_tight(

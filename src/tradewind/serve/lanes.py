@@ -1,6 +1,7 @@
 """The queue of one served model: a queue by deadline for each class, and the levels that it can be answered at."""
 
 import bisect
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -79,6 +80,10 @@ class Lane:
         """Rows that batches have at most, as things are."""
         self.shared = False
         """Several want to be in each batch, and two batches of `room` rows fit into a request's patience."""
+        self.alone = True
+        """What waits is one tenant's, of one class, and nothing is expected of the classes above."""
+        self.refused_s = -math.inf
+        """When admission last found no time for a request."""
         self.measured_s = 0.0
         self.sends_ahead = len(self.levels) == 1
         """A batch may be sent before the worker is idle. Where there are cheaper levels, what waits longer is answered worse."""

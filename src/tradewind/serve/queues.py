@@ -181,7 +181,9 @@ class Queues:
         level = self._level(lane, queue, num_workers, start_s)
         riders = queue if level == 0 else [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
-        choice = batching.choose(riders, start_s, profile, self._room(lane, profile, queue))
+        room = self._room(lane, profile, queue)
+        saturated = lane.alone and now - lane.refused_s < self._terms.slo_s
+        choice = batching.choose(riders, start_s, profile, room, saturated=saturated)
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
         if batch.late:
@@ -230,9 +232,11 @@ class Queues:
     def _room(self, lane: Lane, profile: Profile, queue: Sequence[Job]) -> int:
         """Return how many rows a batch may have: fewer where several classes or tenants want to be in it."""
         caller, cheapest = queue[0].caller, lane.cheapest.profile
-        alone = not [job for job in queue if job.caller != caller]
         above = lane.flows[: caller.priority]
-        if alone and not any(flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in above):
+        lane.alone = not [job for job in queue if job.caller != caller] and not any(
+            flow.per_s * self._terms.slo_s > HARDLY_ANY for flow in above
+        )
+        if lane.alone:
             lane.room, lane.shared = cheapest.max_batch, False
             return profile.max_batch
         ahead = lane.sends_ahead
@@ -274,7 +278,10 @@ class Queues:
             idle=workers.idle and not lane.length,
             unmeasured_s=now - lane.measured_s,
         )
-        return decide(now, due_s, rows, load, profile)
+        verdict = decide(now, due_s, rows, load, profile)
+        if not verdict.admit:
+            lane.refused_s = now
+        return verdict
 
     def _asked_before(self, rank: int) -> bool:
         """Whether the classes before this one have asked for anything lately."""
