@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
-from tradewind.serve.profile import Profile
+from tradewind.serve.profile import WORTH, Profile
 
 
 class Waiting(Protocol):
@@ -48,7 +48,7 @@ def choose(queue: Queue, now: float, profile: Profile, max_batch: int, *, satura
     all the others late as well. One whose worker died in its midst is not given up for that: it had its turn.
 
     `saturated`: others like these have been refused for want of time. A small batch is then paid for by those to come,
-    even if all that wait are in time after it, and the tight one is given up too where more is done a second without it.
+    even if all that wait are in time after it, and the tight one is given up too where that does noticeably more a second.
     """
     if _all_fit(queue, now, profile, max_batch):
         return Choice([*range(len(queue))], [])
@@ -157,12 +157,12 @@ def _in_time_after(
 def _does_more(
     queue: Queue, peers: Sequence[int], hurried: Sequence[int], small: Sequence[int], profile: Profile
 ) -> bool:
-    """Whether the model does more a second in one batch without the hurried than in a small one and one of the others."""
+    """Whether the model does noticeably more a second in one batch without the hurried than in a small one and another."""
     most = profile.max_batch
     one = min(_rows(queue, _without(peers, hurried)), most)
     first, second = _rows(queue, small), min(_rows(queue, _without(peers, small)), most)
     both_s = profile.latency_s(first) + profile.latency_s(second)
-    return one * both_s > (first + second) * profile.latency_s(one)
+    return WORTH * one * both_s > (first + second) * profile.latency_s(one)
 
 
 def _too_tight(
