@@ -185,3 +185,23 @@ def test_a_batch_is_chosen_for_when_it_begins(start_s, run, late):
         assert (len(batch.run), len(batch.late)) == (run, late)
 
     in_loop(scenario)
+
+
+def test_nobody_is_given_up_for_a_larger_batch_where_there_are_levels():
+    """Thirty and one that is tight, after a refusal: it is given up for them only where the model has one level."""
+
+    def scenario():
+        profile, twice = Profile({1: 0.0047, 64: 0.0488}), Profile({1: 0.0094, 64: 0.0976})
+        made = queues()
+        for name, profiles in (("one", [profile]), ("two", [twice, profile])):
+            levels = [Level(str(n), str(n), each) for n, each in enumerate(profiles)]
+            made.lanes[name] = lane = Lane(name, levels, 3)
+            for due_s in (0.030, *[0.2] * 30):
+                queued = job(due_s)
+                queued.floor = len(levels) - 1
+                made.add(lane, queued)
+            assert not made.verdict(lane, job(0.001), IDLE, 0.0).admit
+        given_up = {name: len(made.take_batch(lane, 1, 0.0, 0.0).late) for name, lane in made.lanes.items()}
+        assert given_up == {"one": 1, "two": 0}
+
+    in_loop(scenario)

@@ -182,7 +182,8 @@ class Queues:
         riders = queue if level == 0 else [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
         room = self._room(lane, profile, queue)
-        saturated = lane.alone and now - lane.refused_s < self._terms.slo_s
+        # Who is given up where there are cheaper levels would have had an answer from one, or gets that of no worker.
+        saturated = len(lane.levels) == 1 and lane.alone and now - lane.refused_s < self._terms.slo_s
         choice = batching.choose(riders, start_s, profile, room, saturated=saturated)
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
         self.remove(lane, batch.run, to_run=True)
