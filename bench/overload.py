@@ -3,8 +3,8 @@
 Two models (`bench/peers/serving/model.py`): one that holds the GIL, and a ranker in torch; one process runs the model
 in every server. Requests come open loop, at Poisson times fixed in advance, at 0.7, 1, 1.5, 2 and 3 times the ceiling:
 the most that one process could compute if it did nothing else. It is found anew for each round, and once more after ours,
-whose share is of the mean of both: machines have slower quarters of an hour. Goodput is what is answered inside 100 ms of the
-instant it was due. Every server gets the same instants; a round starts each afresh, one after the other.
+whose share is of the mean of both: machines have slower quarters of an hour. Goodput is what is answered inside 100 ms of
+the instant it was due. Every server gets the same instants; a round starts each afresh, one after the other.
 
 Ours is `tradewind serve MODEL --slo 100ms` for both models. Triton and mosec run with the settings that
 `python -m bench.peers.serving.search` found best at 1.5 and 2 times the ceiling (bench/results/serving-search.json);

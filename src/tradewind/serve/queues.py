@@ -182,7 +182,7 @@ class Queues:
         riders = queue if level == 0 else [job for job in queue if job.floor >= level]
         profile = lane.levels[level].profile
         room = self._room(lane, profile, queue)
-        # Who is given up where there are cheaper levels would have had an answer from one, or gets that of no worker.
+        # Where there are cheaper levels it is they that do more a second, and nobody is given up for a larger batch.
         saturated = len(lane.levels) == 1 and lane.alone and now - lane.refused_s < self._terms.slo_s
         choice = batching.choose(riders, start_s, profile, room, saturated=saturated)
         batch = Batch(level, [riders[i] for i in choice.run], [riders[i] for i in choice.late])
